@@ -124,6 +124,18 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ),
                 ),
             ),
+            Panel("Open canaries", "none", (("max(errata_open_canaries)", "open"),)),
+            Panel(
+                "Failed requests of canaries",
+                "percentunit",
+                (
+                    (
+                        "sum by (canary, arm) (errata_canary_errors) "
+                        "/ sum by (canary, arm) (errata_canary_requests)",
+                        "{{canary}} {{arm}}",
+                    ),
+                ),
+            ),
             Panel(
                 "Edits that may claim prompts",
                 "none",

@@ -18,11 +18,21 @@ from errata.bulk.columns import Columns
 from errata.bulk.fates import Report, report_file
 from errata.bulk.files import FORMATS, read_corrections
 from errata.bulk.importer import Importer, ImportPlan
-from errata.bulk.row import Conflict, Row, conflicts, last_of_each, with_namespace, with_source
+from errata.bulk.row import (
+    Conflict,
+    Row,
+    conflicts,
+    last_of_each,
+    with_canary,
+    with_namespace,
+    with_source,
+)
+from errata.bulk.trials import Ends, ends_of, in_open_canaries
 from errata.cli_options import DEFAULT_TARGET, AuthorOption, JsonOption, TargetOption, TimeoutOption
 from errata.errors import InvalidRequestError
 from errata.launch.output import TextTable, line, lines, print_result
 from errata.launch.terminal import console
+from errata.platform.typed import canary_of
 from errata_client import AsyncClient, Client, Edit
 
 _SHOWN = 10  # problems in one message
@@ -75,6 +85,7 @@ def import_(
     on_conflict: ConflictOption = "refuse",
     source: Annotated[str, typer.Option(help="Source of rows that name none.")] = "",
     namespace: Annotated[str, typer.Option(help="Namespace of rows that name none.")] = "",
+    canary: Annotated[str, typer.Option(help="Open canary of rows that name none.")] = "",
     lane: LaneOption = "",
     rate: RateOption = 0.0,
     in_flight: InFlightOption = 64,
@@ -93,7 +104,7 @@ def import_(
     second time. Nothing is sent before the whole file is read.
     """
     rows = _rows(file, kind, _columns(column, ignore_other_columns), encoding, skip_invalid)
-    rows = with_namespace(rows, namespace)
+    rows = with_canary(with_namespace(rows, namespace), canary_of(canary))
     rows = with_source(_without_conflicts(rows, on_conflict), source)
     if dry_run:
         console().print(f"{len(rows):,} rows can be sent")
@@ -133,7 +144,8 @@ def export(
             field="format",
         )
     with Client(target, timeout=timeout) as client:
-        number = exporter.export(client.list_edits(lane=lane, namespace=namespace), out, chosen)
+        edits = client.list_edits(lane=lane, namespace=namespace)
+        number = exporter.export(in_open_canaries(edits, lambda: _ends(client)), out, chosen)
     console().print(f"{number:,} edits written to {out}")
 
 
@@ -152,8 +164,8 @@ def diff(
             field="second",
         )
     if first.isdecimal():
-        edits = _edits(target, lane, timeout)
-        found = difference.between_positions(edits, int(first), int(second))
+        edits, ends = _edits(target, lane, timeout)
+        found = difference.between_positions(edits, int(first), int(second), ends)
     else:
         pair = [_in_force(each, lane, timeout) for each in (first, second)]
         found = difference.between_deployments(*pair)
@@ -249,14 +261,21 @@ def _summary(report: Report, total: int, seconds: float) -> RenderableType:
     return lines(shown)
 
 
-def _edits(target: str, lane: str, timeout: float) -> list[Edit]:
+def _edits(target: str, lane: str, timeout: float) -> tuple[list[Edit], Ends]:
+    """All edits, and where canaries ended if any of them had one."""
     with Client(target, timeout=timeout) as client:
-        return list(client.list_edits(lane=lane))
+        edits = list(client.list_edits(lane=lane))
+        return edits, _ends(client) if any(edit.spec.canary for edit in edits) else {}
+
+
+def _ends(client: Client) -> Ends:
+    return ends_of(client.list_canaries())
 
 
 def _in_force(target: str, lane: str, timeout: float) -> list[Edit]:
-    edits = _edits(target, lane, timeout)
-    return [edit for edit in edits if edit.commit_seq and not edit.revert_seq]
+    edits, ends = _edits(target, lane, timeout)
+    found = in_open_canaries(edits, lambda: ends)
+    return [edit for edit in found if edit.commit_seq and not edit.revert_seq]
 
 
 def _differences(found: Sequence[difference.Difference]) -> RenderableType:
@@ -266,5 +285,6 @@ def _differences(found: Sequence[difference.Difference]) -> RenderableType:
     for each in found:
         sign = "+" if each.kind == "added" else "-"
         spec = each.edit.spec
-        table.add_row(sign, each.edit.name, each.edit.lane, str(spec.prompt), spec.target)
+        where = " · ".join(filter(None, (each.edit.lane, each.canary)))
+        table.add_row(sign, each.edit.name, where, str(spec.prompt), spec.target)
     return table

@@ -5,6 +5,7 @@
 | `box_cli` | run and check a system on this machine |
 | `client_cli` | call a running system |
 | `policy_cli` | review edits; the probe set |
+| `canary_cli` | edits on a part of the requests first |
 | `catalog_cli` | find edits; events; webhooks |
 | `bulk_cli` | import, export and compare many edits |
 | `backup_cli` | copy a log with its artifacts; make a new system from the copy |
@@ -33,6 +34,7 @@ from errata import (
     backup_cli,
     box_cli,
     bulk_cli,
+    canary_cli,
     catalog_cli,
     client_cli,
     errors,
@@ -92,6 +94,7 @@ _CLIENT_COMMANDS = (
     *("import", "export", "diff", "find", "events"),
     "adapters",
 )
+_CANARY_COMMANDS = ("open", "set", "promote", "rollback", "list", "show")
 
 app = typer.Typer(
     name="errata",
@@ -103,6 +106,7 @@ for _name, _command in _COMMANDS:
     app.command(_name)(_command)
 app.add_typer(log, name="log")
 app.add_typer(policy_cli.probes, name="probes")
+app.add_typer(canary_cli.canary, name="canary")
 app.add_typer(catalog_cli.webhooks, name="webhooks")
 app.add_typer(artifacts, name="artifacts")
 app.add_typer(bench, name="bench")
@@ -139,6 +143,7 @@ def _global(
     context.default_map = dict.fromkeys(_CLIENT_COMMANDS, values) | {
         "log": {**values, "repair": {**values}},
         "probes": {"set": values, "show": values},
+        "canary": dict.fromkeys(_CANARY_COMMANDS, values),
     }
     for name in ("token_file", "tls_ca", "tls_cert", "tls_key"):  # the SDK reads its variables
         if value := getattr(client, name):

@@ -41,6 +41,19 @@ ReadOption = Annotated[
         help="Namespace to read; repeatable. `default` is the default one, `*` all of them.",
     ),
 ]
+CanaryOption = Annotated[
+    str,
+    typer.Option(
+        help="Open canary that the edit belongs to, of the same lane; until it ends, only its "
+        "requests read the edit. The namespace is the canary's."
+    ),
+]
+KeyOption = Annotated[
+    str,
+    typer.Option(
+        help="Decides which open canaries the request is in; one key is always in the same ones."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StateName = Literal[
     "proposed",

@@ -15,7 +15,9 @@ import typer
 from errata.cli_options import (
     DEFAULT_TARGET,
     AuthorOption,
+    CanaryOption,
     JsonOption,
+    KeyOption,
     NamespaceOption,
     ReadOption,
     StateName,
@@ -28,6 +30,7 @@ from errata.launch.output import print_result
 from errata.launch.terminal import console
 from errata.platform.plain import shown
 from errata.platform.settings import load_settings
+from errata.platform.typed import canary_of
 from errata_client import Chat, ChatMessage, Client, EditSpec, EditState, Sampling
 
 ChatOption = Annotated[
@@ -69,6 +72,7 @@ def edit(
     chat: ChatOption = False,
     system: SystemOption = "",
     namespace: NamespaceOption = "",
+    canary: CanaryOption = "",
     lane: Annotated[
         str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
     ] = "",
@@ -94,6 +98,7 @@ def edit(
         effective_from,
         expires_at,
         namespace,
+        canary_of(canary),
     )
     with Client(target, timeout=timeout) as client:
         if dry_run:
@@ -131,6 +136,7 @@ def ask(
     system: SystemOption = "",
     everywhere: Annotated[bool, typer.Option(help="Ask every replica.")] = False,
     namespace: ReadOption = None,
+    canary_key: KeyOption = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -142,6 +148,7 @@ def ask(
         "stop": stop or (),
         "sampling": Sampling(temperature, top_p, top_k, seed) if temperature else None,
         "namespaces": namespace or (),
+        "canary_key": canary_key,
     }
     asked = _asked(prompt, chat, system)
     with Client(target, timeout=timeout) as client:
@@ -161,6 +168,7 @@ def score(
     chat: ChatOption = False,
     system: SystemOption = "",
     namespace: ReadOption = None,
+    canary_key: KeyOption = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -174,6 +182,7 @@ def score(
             min_seq=min_seq,
             separator=_typed(separator),
             namespaces=namespace or (),
+            canary_key=canary_key,
         )
     print_result(as_json, scored, show.score_table)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import grpc
 
+from errata.log.canary_entries import CanaryEnded, Outcome
 from errata.log.chain import ChainedEntry
 from errata.log.convert import entry_from
 from errata.log.entries import (
@@ -53,6 +54,8 @@ def _effect(payload: Payload) -> tuple[str, Kind, str, tuple[str, ...]]:
             return "", "rejected", payload.lane, tuple(r.edit for r in payload.rejections)
         case EditsReverted():
             return words_of_reversal(payload.edits), "reverted", "", payload.edits
+        case CanaryEnded(outcome=Outcome.ROLLED_BACK, edits=names):
+            return "", "reverted", "", names
         case LaneCompacted():
             return f"compact {payload.lane}", "compacted", payload.lane, payload.edits
         case LaneConfigured():

@@ -13,6 +13,7 @@ SECTIONS: dict[str, Sequence[str]] = {
     "How-to guides": (
         *("choosing.md", "models.md", "operations.md", "security.md", "signing.md"),
         *("http.md", "console.md", "examples/README.md", "bulk.md", "policy.md", "namespaces.md"),
+        "canary.md",
         *("finding.md", "events.md", "vllm.md", "backup.md", "trimming.md"),
         "runbooks.md",
         "*.md",  # what no other section names

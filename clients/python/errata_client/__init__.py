@@ -32,6 +32,11 @@ from errata_client.errors import (
 from errata_client.policy import AnswerChange, Decision, Preview, ProbeSet
 from errata_client.types import (
     Answer,
+    Canary,
+    CanaryComparison,
+    CanaryCounts,
+    CanaryRule,
+    CanaryState,
     Chat,
     ChatMessage,
     Chunk,
@@ -63,6 +68,11 @@ __all__ = [
     "Answer",
     "AnswerChange",
     "AsyncClient",
+    "Canary",
+    "CanaryComparison",
+    "CanaryCounts",
+    "CanaryRule",
+    "CanaryState",
     "Chat",
     "ChatMessage",
     "Chunk",

@@ -66,6 +66,7 @@ def spec_message(spec: types.EditSpec, field: str) -> types_pb2.EditSpec:
         effective_from=timestamp(spec.effective_from),
         expires_at=timestamp(spec.expires_at),
         namespace=text(spec.namespace, f"{field}.namespace"),
+        canary=text(spec.canary, f"{field}.canary"),
     )
 
 
@@ -188,6 +189,7 @@ def _options(
     sampling: types.Sampling | None,
     num_alternatives: int | None,
     namespaces: str | Sequence[str] = (),
+    canary_key: str = "",
 ) -> dict[str, Any]:
     """The fields that all requests for a continuation share."""
     return {
@@ -198,6 +200,7 @@ def _options(
         "sampling": None if sampling is None else inference_pb2.Sampling(**asdict(sampling)),
         "num_alternatives": num_alternatives,
         "namespaces": _names(namespaces),
+        "canary_key": text(canary_key, "canary_key"),
     }
 
 
@@ -237,6 +240,7 @@ def score(
     min_seq: int | None,
     separator: str | None,
     namespaces: str | Sequence[str] = (),
+    canary_key: str = "",
 ) -> Call[types.Score]:
     """Probability of a continuation."""
     request = inference_pb2.ScoreRequest(
@@ -245,6 +249,7 @@ def score(
         min_seq=min_seq,
         separator=separator,
         namespaces=_names(namespaces),
+        canary_key=text(canary_key, "canary_key"),
     )
     return Call("InferenceService", "Score", request, _convert.score)
 

@@ -105,6 +105,7 @@ def _event(message: catalog_pb2.Event) -> catalog.Event:
         comment=message.comment,
         replica=message.replica,
         namespace=message.namespace,
+        canary=message.canary,
     )
 
 

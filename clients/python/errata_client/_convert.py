@@ -45,6 +45,7 @@ def spec(message: types_pb2.EditSpec) -> types.EditSpec:
         ),
         expires_at=message.expires_at.ToDatetime(UTC) if message.HasField("expires_at") else None,
         namespace=message.namespace,
+        canary=message.canary,
     )
 
 
@@ -117,6 +118,8 @@ def provenance(message: inference_pb2.Provenance) -> types.Provenance:
         edits=tuple(message.edits),
         num_edits_in_force=message.num_edits_in_force,
         prompt_cut=message.prompt_cut,
+        canaries=tuple(message.canaries),
+        canary_key=message.canary_key,
     )
 
 

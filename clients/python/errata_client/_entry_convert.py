@@ -9,6 +9,10 @@ from google.protobuf.message import DecodeError
 from errata_client import types
 from errata_client._gen.errata.v1 import edit_log_pb2
 
+_OUTCOMES = {
+    edit_log_pb2.CanaryEnded.OUTCOME_PROMOTED: "promoted",
+    edit_log_pb2.CanaryEnded.OUTCOME_ROLLED_BACK: "rolled back",
+}
 _NO_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -39,10 +43,17 @@ def _describe(
     seq: int, kind: str, payload: edit_log_pb2.EntryPayload
 ) -> tuple[tuple[str, ...], str]:
     match kind:
-        case "edits_requested" | "edits_scheduled" | "edits_namespaced":
+        case "edits_requested" | "edits_scheduled" | "edits_namespaced" | "edits_canaried":
             requested: edit_log_pb2.EditsRequested = getattr(payload, kind)
             names = tuple(f"edits/{seq}-{index}" for index in range(len(requested.edits)))
-            return names, requested.lane
+            canaries = sorted({edit.canary for edit in requested.edits if edit.canary})
+            return names, ", ".join([requested.lane, *canaries])
+        case "canary_set":
+            return (), _canary(payload.canary_set)
+        case "canary_ended":
+            ended = payload.canary_ended
+            said = _OUTCOMES.get(ended.outcome, "ended")
+            return tuple(ended.edits), f"{ended.canary} {said}{_because(ended.comment)}"
         case "edits_released":
             return tuple(payload.edits_released.edits), "their time has come"
         case "edits_committed":
@@ -84,3 +95,15 @@ def _describe(
             return (), f"{configured.lane} {configured.method} {configured.config_digest}"
         case _:
             return (), ""
+
+
+def _canary(payload: edit_log_pb2.CanarySet) -> str:
+    """Who is in a canary from an entry on."""
+    readers = f", readers {', '.join(payload.readers)}" if payload.readers else ""
+    audience = f"share {payload.share_ppm / 10_000:g}%{readers}"
+    rule = ", ends by its rule" if payload.HasField("rule") else ""
+    return f"{payload.canary} of {payload.lane}: {audience}{rule}{_because(payload.comment)}"
+
+
+def _because(comment: str) -> str:
+    return f": {comment}" if comment else ""

@@ -11,9 +11,11 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from errata_client import _calls, _failures, types
+from errata_client._canary_aio import AsyncCanaryCalls
 from errata_client._catalog_aio import AsyncCatalogCalls
 from errata_client._channel import OPTIONS, target_of, timeout_of
 from errata_client._credentials import Credentials, async_channel
+from errata_client._log_aio import AsyncLogCalls
 from errata_client._policy_aio import AsyncPolicyCalls
 from errata_client._session import Session, ensure_committed, stubs
 from errata_client._trace import outgoing_trace
@@ -21,7 +23,7 @@ from errata_client._trace import outgoing_trace
 T = TypeVar("T")
 
 
-class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
+class AsyncClient(AsyncPolicyCalls, AsyncCanaryCalls, AsyncCatalogCalls, AsyncLogCalls):
     """Submits corrections and queries the edited model; belongs to the event loop that made it.
 
     By default, answers are never older than the edits that this client has waited for; `min_seq`
@@ -87,6 +89,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         effective_from: datetime | None = None,
         expires_at: datetime | None = None,
         namespace: str = "",
+        canary: str = "",
         lane: str = "",
         author: str = "",
         timeout: float | None = None,
@@ -102,7 +105,9 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             DeadlineExceededError: it was not settled within `timeout`.
         """
         texts = (prompt, target, subject, tuple(rephrases), tuple(locality_probes))
-        spec = types.EditSpec(*texts, source, separator, effective_from, expires_at, namespace)
+        spec = types.EditSpec(
+            *texts, source, separator, effective_from, expires_at, namespace, canary
+        )
         accepted = await self.submit_edits([spec], lane=lane, author=author, timeout=timeout)
         return ensure_committed((await self.wait_edits([accepted[0].name], timeout=timeout))[0])
 
@@ -239,6 +244,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
         namespaces: str | Sequence[str] = (),
+        canary_key: str = "",
         timeout: float | None = None,
     ) -> types.Answer:
         """Continues a prompt.
@@ -253,6 +259,8 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             num_alternatives: return each token's log-probability and this many alternatives.
             namespaces: whose edits may claim it; those of the credential, or the default one, if
                 none are named. `default` is the default one, `*` all of them.
+            canary_key: decides which open canaries the request is in, such as a user's id; one key
+                is always in the same ones. The gateway draws one if it is empty.
             timeout: seconds; the call waits this long for a replica that is behind.
 
         Raises:
@@ -267,6 +275,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             sampling=sampling,
             num_alternatives=num_alternatives,
             namespaces=namespaces,
+            canary_key=canary_key,
         )
         return await self._call(call, timeout)
 
@@ -280,6 +289,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
         namespaces: str | Sequence[str] = (),
+        canary_key: str = "",
         timeout: float | None = None,
     ) -> AsyncIterator[types.Chunk]:
         """Continues a prompt as `generate` does, and yields the text while it is generated."""
@@ -291,6 +301,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             sampling=sampling,
             num_alternatives=num_alternatives,
             namespaces=namespaces,
+            canary_key=canary_key,
         )
         return self._stream(call, timeout or self._timeout)
 
@@ -304,6 +315,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         sampling: types.Sampling | None = None,
         num_alternatives: int | None = None,
         namespaces: str | Sequence[str] = (),
+        canary_key: str = "",
         timeout: float | None = None,
     ) -> list[types.ReplicaAnswer]:
         """The answers of every live replica to one prompt, to check that they agree."""
@@ -315,6 +327,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
             sampling=sampling,
             num_alternatives=num_alternatives,
             namespaces=namespaces,
+            canary_key=canary_key,
         )
         return await self._call(call, timeout)
 
@@ -326,34 +339,22 @@ class AsyncClient(AsyncPolicyCalls, AsyncCatalogCalls):
         min_seq: int | None = None,
         separator: str | None = None,
         namespaces: str | Sequence[str] = (),
+        canary_key: str = "",
         timeout: float | None = None,
     ) -> types.Score:
         """Probability of `continuation` after `prompt` under the model.
 
-        `separator` is the text between them, as in an `EditSpec`; `namespaces` as in `generate`.
+        `separator` is the text between them, as in an `EditSpec`; `namespaces` and
+        `canary_key` are as in `generate`.
         """
         call = _calls.score(
-            prompt, continuation, self.session.min_seq(min_seq), separator, namespaces
+            prompt, continuation, self.session.min_seq(min_seq), separator, namespaces, canary_key
         )
         return await self._call(call, timeout)
 
     async def model(self, *, timeout: float | None = None) -> types.Model:
         """The model that is served, and the limits of requests."""
         return await self._call(_calls.get_model(), timeout)
-
-    async def head(self, *, timeout: float | None = None) -> types.Head:
-        """The log's last acknowledged position."""
-        return await self._call(_calls.get_head(), timeout)
-
-    def entries(
-        self, from_seq: int = 1, *, timeout: float | None = None
-    ) -> AsyncIterator[types.LogEntry]:
-        """The log's entries in order, up to the head."""
-        return self._pages(lambda token: _calls.list_entries(from_seq, token), timeout)
-
-    async def replicas(self, *, timeout: float | None = None) -> list[types.Replica]:
-        """Positions and states of the replicas."""
-        return [replica async for replica in self._pages(_calls.list_replicas, timeout)]
 
     def _attempt(self, call: _calls.Call[Any], timeout: float | None) -> _failures.Attempt:
         return _failures.Attempt(self._target, call.method, timeout or self._timeout)

@@ -27,23 +27,25 @@ class FoundEdit:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to an edit or to a replica.
+    """Something that happened to an edit, a canary or a replica.
 
     Attributes:
         name: `events/{seq}-{index}`; as `after`, it continues a stream behind this event.
         id: the same for one event on every delivery, webhooks included.
         kind: `edit.requested`, `edit.proposed`, `edit.scheduled`, `edit.approved`, `edit.released`,
             `edit.committed`, `edit.rejected`, `edit.reverted`, `edit.expired`, `edit.withdrawn`,
-            `replica.left`, `replica.lagging`, `replica.disagrees` or `replica.returned`; empty if
+            `replica.left`, `replica.lagging`, `replica.disagrees`, `replica.returned`,
+            `canary.opened`, `canary.changed`, `canary.promoted` or `canary.rolled_back`; empty if
             this version of the SDK does not know it.
         seq: the log entry that records it; for a replica, where the catalog noticed it.
         time: when.
-        edit: name of the edit; empty for a replica.
-        lane: of the edit.
+        edit: name of the edit; empty for a replica or a canary.
+        lane: of the edit or the canary.
         author: who did it; empty where nobody in particular did.
         comment: why.
-        replica: name of the replica; empty for an edit.
-        namespace: of the edit; empty for the default one, and for a replica.
+        replica: name of the replica; empty for an edit or a canary.
+        namespace: of the edit or the canary; empty for the default one, and for a replica.
+        canary: name of the canary; empty for an edit or a replica.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Event:
     comment: str
     replica: str
     namespace: str = ""
+    canary: str = ""
 
 
 @dataclass(frozen=True, slots=True)

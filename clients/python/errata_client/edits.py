@@ -25,6 +25,9 @@ class EditSpec:
         effective_from: it waits until this time; a time without a zone is local time.
         expires_at: it is reverted at this time; likewise.
         namespace: that it belongs to; the default one if empty or `default`.
+        canary: the open canary that it belongs to, `canaries/{canary}`, of the same lane; the
+            namespace is the canary's if none is named. Until the canary ends, only its requests
+            read the edit. Empty for none.
     """
 
     prompt: Prompt
@@ -37,6 +40,7 @@ class EditSpec:
     effective_from: datetime | None = None
     expires_at: datetime | None = None
     namespace: str = ""
+    canary: str = ""
 
 
 class EditState(enum.Enum):

@@ -6,6 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from errata_client.canary import Canary as Canary
+from errata_client.canary import CanaryComparison as CanaryComparison
+from errata_client.canary import CanaryCounts as CanaryCounts
+from errata_client.canary import CanaryRule as CanaryRule
+from errata_client.canary import CanaryState as CanaryState
 from errata_client.edits import Conflict as Conflict
 from errata_client.edits import Edit as Edit
 from errata_client.edits import EditSpec as EditSpec
@@ -81,6 +86,9 @@ class Provenance:
         num_edits_in_force: number of active edits, whether or not they shaped the answer.
         prompt_cut: the prompt is longer than a lane's retriever can read; claims were decided on
             its end alone.
+        canaries: those that the request was in, sorted.
+        canary_key: the request's key, given or drawn, if a canary of a namespace that it reads is
+            open; else empty.
     """
 
     applied_seq: int
@@ -90,6 +98,8 @@ class Provenance:
     edits: tuple[str, ...]
     num_edits_in_force: int
     prompt_cut: bool = False
+    canaries: tuple[str, ...] = ()
+    canary_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +256,9 @@ class LogEntry:
         kind: `edits_requested`, `edits_committed`, `edits_rejected`, `edits_reverted`,
             `lane_configured`, `lane_model_committed`, `lane_compacted`, `keys_trusted`,
             `entry_voided`, `snapshot_taken`, `probes_set`, `lane_policy_set`, `edits_reviewed`,
-            `edits_scheduled`, `edits_released`, `edits_namespaced`, or empty if this version of the
-            SDK does not know it or the entry cannot be read.
+            `edits_scheduled`, `edits_released`, `edits_namespaced`, `edits_canaried`, `canary_set`,
+            `canary_ended`, or empty if this version of the SDK does not know it or the entry cannot
+            be read.
         append_time: 1970 if the entry cannot be read.
         edits: names of the edits that it refers to.
         detail: lane, digest or comment, for people.

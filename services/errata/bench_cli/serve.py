@@ -1,8 +1,8 @@
-"""`errata bench serve`: throughput and latency as ratios, in six suites."""
+"""`errata bench serve`: throughput and latency as ratios."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,8 @@ class ServeSuite(StrEnum):
     HTTP = "http"
     SECURE = "secure"
     ATTACK = "attack"
+    IMPORT = "import"
+    CANARY = "canary"
 
 
 class Api(StrEnum):
@@ -43,7 +45,9 @@ SuiteOption = Annotated[
         "edits of a lane that claims all rows or none, against none. load: the whole system while "
         "edits arrive, against the same without edits. http: the HTTP API, against gRPC. secure: "
         "TLS, tokens and an audit log, against a system without. attack: latencies of an honest "
-        "client beside an attacker, against those without him."
+        "client beside an attacker, against those without him. import: latencies while a file of "
+        "10,000 edits is imported, killed and resumed, against those without. canary: an open "
+        "canary, against none, and who of 10,000 keys is in it."
     ),
 ]
 EngineOption = Annotated[
@@ -64,7 +68,12 @@ ConcurrencyOption = Annotated[
     typer.Option(help="Requests in flight; those without one of the engine's 32 rows wait.", min=1),
 ]
 EditsOption = Annotated[
-    int, typer.Option(help="unclaimed, routed: active edits; 0 for the numbers above.", min=0)
+    int,
+    typer.Option(
+        help="unclaimed, routed: active edits; import: rows; canary: keys; 0 for the numbers "
+        "above.",
+        min=0,
+    ),
 ]
 MethodOption = Annotated[str, typer.Option(help="routed: recipe, elder or lemoe.")]
 LaneConfigOption = Annotated[
@@ -135,6 +144,7 @@ def serve(
     named = (engine, {key: str(value) for key, value in options.items()})
     system = (model, text, replicas, retrieval, *named)
     running = {"target": target, "http_url": http_url}
+    client = {"rounds": rounds, "requests": requests, "concurrency": concurrency}
     if suite is ServeSuite.LOAD:
         found = _load(
             system,
@@ -149,12 +159,11 @@ def serve(
             max_requests=max(requests, round(2 * rate * seconds)),
         )
     elif suite is ServeSuite.HTTP:
-        parallel = {"requests": requests, "concurrency": concurrency}
-        found = _http(system, **running, rounds=rounds, **parallel)
-    elif suite is ServeSuite.SECURE:
-        found = _secure(system, rounds=rounds, requests=requests, concurrency=concurrency)
-    elif suite is ServeSuite.ATTACK:
-        found = _attack(system, rounds=rounds, requests=requests, concurrency=concurrency)
+        found = _http(system, **running, **client)
+    elif suite in _BESIDE:
+        found = _BESIDE[suite](system, **client)
+    elif suite in _IN_LANE:
+        found = _IN_LANE[suite](system, edits or 10_000, lane or "lanes/facts", **client)
     else:
         values = read_values(lane_config) if lane_config else {}
         machine = (model or str(demo.model_path()), dtype, device, rounds)
@@ -190,6 +199,27 @@ def _attack(system: tuple[Any, ...], **values: Any) -> dict[str, Any]:
     from errata.evaluation.serve.own_system import OwnSystem
 
     return run_attack(AttackPlan(OwnSystem(*system), **values), console=console())
+
+
+def _import(system: tuple[Any, ...], rows: int, lane: str, **values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.import_bench import ImportPlan, run_import
+    from errata.evaluation.serve.own_system import OwnSystem
+
+    return run_import(ImportPlan(OwnSystem(*system), rows, lane, **values), console=console())
+
+
+def _canary(system: tuple[Any, ...], keys: int, lane: str, **values: Any) -> dict[str, Any]:
+    from errata.evaluation.serve.canary_bench import CanaryPlan, run_canary
+    from errata.evaluation.serve.own_system import OwnSystem
+
+    return run_canary(CanaryPlan(OwnSystem(*system), keys, lane, **values), console=console())
+
+
+_BESIDE = {ServeSuite.SECURE: _secure, ServeSuite.ATTACK: _attack}
+_IN_LANE: dict[ServeSuite, Callable[..., dict[str, Any]]] = {
+    ServeSuite.IMPORT: _import,
+    ServeSuite.CANARY: _canary,
+}
 
 
 def _engine(

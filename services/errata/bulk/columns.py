@@ -11,12 +11,13 @@ from typing import Any
 from errata.bulk.row import Row
 from errata.bulk.tables import Record
 from errata.errors import InvalidRequestError
+from errata.platform.typed import canary_of
 from errata_client import Chat, ChatMessage, EditSpec
 
 REQUIRED = ("prompt", "target")
 LISTS = ("rephrases", "locality_probes")
 TIMES = ("effective_from", "expires_at")
-OPTIONAL = ("subject", "source", "separator", *TIMES, "namespace", *LISTS)
+OPTIONAL = ("subject", "source", "separator", *TIMES, "namespace", "canary", *LISTS)
 # What `errata export` writes beside the fields of a correction.
 _WITHDRAWN = ("rejected", "reverted", "withdrawn", "proposed")
 EXPORTED = (
@@ -131,6 +132,7 @@ class Columns:
             _time("effective_from", texts["effective_from"]),
             _time("expires_at", texts["expires_at"]),
             texts["namespace"].strip(),
+            canary_of(texts["canary"]),
         )
 
 

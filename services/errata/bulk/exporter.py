@@ -13,7 +13,17 @@ from errata.errors import InvalidRequestError, StartupError
 from errata_client import Edit
 
 FORMATS = ("jsonl", "csv", "parquet")
-_FIELDS = ("prompt", "target", "subject", *LISTS, "source", "separator", *TIMES, "namespace")
+_FIELDS = (
+    "prompt",
+    "target",
+    "subject",
+    *LISTS,
+    "source",
+    "separator",
+    *TIMES,
+    "namespace",
+    "canary",
+)
 
 
 def export(edits: Iterable[Edit], path: Path, kind: str) -> int:

@@ -43,6 +43,8 @@ class Row:
             content += [_instant(spec.effective_from), _instant(spec.expires_at)]
         if self.namespace:
             content += ["namespace", self.namespace]
+        if spec.canary:
+            content += ["canary", spec.canary]
         digest = hashlib.sha256(
             json.dumps(content, ensure_ascii=True, default=repr).encode()
         ).digest()
@@ -54,10 +56,13 @@ class Row:
         return "" if self.spec.namespace == "default" else self.spec.namespace
 
     @property
-    def fact(self) -> tuple[str, str]:
-        """Namespace and prompt, for comparison: without case and doubled white space."""
+    def fact(self) -> tuple[str, str, str]:
+        """Where it is read, and its prompt, for comparison: without case and doubled white space.
+
+        The same prompt in a canary and outside of it has two targets, which contradict nothing.
+        """
         text = unicodedata.normalize("NFC", str(self.spec.prompt))
-        return self.namespace, " ".join(text.split()).casefold()
+        return self.namespace, self.spec.canary, " ".join(text.split()).casefold()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Conflict:
 
 def conflicts(rows: Sequence[Row]) -> list[Conflict]:
     """The prompts with more than one target."""
-    by_fact: dict[tuple[str, str], list[Row]] = {}
+    by_fact: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         by_fact.setdefault(row.fact, []).append(row)
     return [
@@ -103,6 +108,14 @@ def with_namespace(rows: Sequence[Row], namespace: str) -> list[Row]:
     """Rows that name no namespace get this one."""
     return [
         row if row.spec.namespace else replace(row, spec=replace(row.spec, namespace=namespace))
+        for row in rows
+    ]
+
+
+def with_canary(rows: Sequence[Row], canary: str) -> list[Row]:
+    """Rows that name no canary get this one."""
+    return [
+        row if row.spec.canary else replace(row, spec=replace(row.spec, canary=canary))
         for row in rows
     ]
 

@@ -36,6 +36,10 @@ _KINDS = {
     Kind.REPLICA_LAGGING: catalog_pb2.Event.KIND_REPLICA_LAGGING,
     Kind.REPLICA_DISAGREES: catalog_pb2.Event.KIND_REPLICA_DISAGREES,
     Kind.REPLICA_RETURNED: catalog_pb2.Event.KIND_REPLICA_RETURNED,
+    Kind.CANARY_OPENED: catalog_pb2.Event.KIND_CANARY_OPENED,
+    Kind.CANARY_CHANGED: catalog_pb2.Event.KIND_CANARY_CHANGED,
+    Kind.CANARY_PROMOTED: catalog_pb2.Event.KIND_CANARY_PROMOTED,
+    Kind.CANARY_ROLLED_BACK: catalog_pb2.Event.KIND_CANARY_ROLLED_BACK,
 }
 
 
@@ -155,6 +159,7 @@ def _event_message(event: Event, log_id: str) -> catalog_pb2.Event:
         comment=event.comment,
         replica=event.replica,
         namespace=event.namespace,
+        canary=event.canary,
     )
     message.time.FromMicroseconds(event.time)
     return message

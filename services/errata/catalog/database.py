@@ -19,7 +19,7 @@ import structlog
 from errata.errors import DeadlineExceededError, StartupError
 from errata.log.chain import ORIGIN, Position
 
-VERSION = 2
+VERSION = 3
 """Of the tables. A file of a newer version is refused: its kept tables may differ."""
 INDEX_BITS = 20
 """An id is seq * 2**20 + index, so that ids are in log order."""
@@ -39,13 +39,14 @@ CREATE TABLE IF NOT EXISTS reporters (
     name TEXT PRIMARY KEY, number INTEGER NOT NULL, heard REAL NOT NULL
 ) WITHOUT ROWID;
 """
+# `place`: the namespace, or that of the edit's open canary. `canaries`: the open ones.
 # `categories`: letters, numbers, private use, and symbols such as emoji make words.
 _MADE = """
 CREATE TABLE edits (
     id INTEGER PRIMARY KEY, state TEXT NOT NULL, lane TEXT NOT NULL, author TEXT NOT NULL,
     subject TEXT NOT NULL, time INTEGER NOT NULL, fact BLOB NOT NULL, commit_order INTEGER,
     begins INTEGER, ends INTEGER, revert_comment TEXT NOT NULL DEFAULT '', message BLOB NOT NULL,
-    namespace TEXT NOT NULL
+    namespace TEXT NOT NULL, place TEXT NOT NULL
 );
 CREATE INDEX edits_by_state ON edits (state, id);
 CREATE INDEX edits_by_lane ON edits (lane, id);
@@ -53,22 +54,26 @@ CREATE INDEX edits_by_namespace ON edits (namespace, id);
 CREATE INDEX edits_by_author ON edits (author, id);
 CREATE INDEX edits_by_subject ON edits (subject, id);
 CREATE INDEX edits_by_time ON edits (time, id);
-CREATE INDEX edits_by_fact ON edits (fact, lane, namespace, commit_order)
+CREATE INDEX edits_by_fact ON edits (fact, lane, place, commit_order)
     WHERE commit_order IS NOT NULL;
+CREATE INDEX edits_by_canary ON edits (place) WHERE place != namespace;
 CREATE VIRTUAL TABLE texts USING fts5 (
     prompt, subject, target, rephrases, comments,
     tokenize = "unicode61 remove_diacritics 2 categories 'L* N* Co So'"
 );
 INSERT INTO texts (texts, rank) VALUES ('rank', 'bm25(2.0, 4.0, 3.0, 1.0, 1.0)');
 CREATE TABLE lanes (name TEXT PRIMARY KEY, method TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE canaries (
+    name TEXT PRIMARY KEY, lane TEXT NOT NULL, namespace TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE events (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, time INTEGER NOT NULL, edit INTEGER, lane TEXT NOT
     NULL, author TEXT NOT NULL, comment TEXT NOT NULL, replica TEXT NOT NULL,
-    namespace TEXT NOT NULL DEFAULT ''
+    namespace TEXT NOT NULL DEFAULT '', canary TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX events_by_edit ON events (edit, id) WHERE edit IS NOT NULL;
 """
-_MADE_TABLES = ("edits", "texts", "lanes", "events")
+_MADE_TABLES = ("edits", "texts", "lanes", "canaries", "events")
 
 _log = structlog.get_logger(__name__)
 

@@ -13,6 +13,7 @@ from errata.catalog.database import name_of
 from errata.catalog.rows import subject_key
 from errata.catalog.sight import Sight
 from errata.catalog.terms import match_of
+from errata.editing.namespaces import own_namespace
 from errata.errors import InvalidRequestError
 from errata.platform.paging import number_of_token, page_token
 from errata.writer.record import State
@@ -200,15 +201,16 @@ def _add_one_of(made: _Conditions, column: str, values: Sequence[object]) -> Non
 
 
 def _read(connection: sqlite3.Connection, number: int, score: float) -> Found:
-    state, lane, namespace, fact, comment, data = connection.execute(
-        "SELECT state, lane, namespace, fact, revert_comment, message FROM edits WHERE id = ?",
+    state, lane, place, fact, comment, data = connection.execute(
+        "SELECT state, lane, place, fact, revert_comment, message FROM edits WHERE id = ?",
         (number,),
     ).fetchone()
     newest = number
     if state == State.COMMITTED.value:
+        # Whoever reads an edit of a canary reads its namespace as well.
         (newest,) = connection.execute(
-            "SELECT id FROM edits WHERE fact = ? AND lane = ? AND namespace = ? "
+            "SELECT id FROM edits WHERE fact = ? AND lane = ? AND place IN (?, ?) "
             "AND commit_order IS NOT NULL ORDER BY commit_order DESC, id DESC LIMIT 1",
-            (fact, lane, namespace),
+            (fact, lane, place, own_namespace(place)),
         ).fetchone()
     return Found(data, score, "" if newest == number else name_of("edits", newest), comment)

@@ -1,4 +1,4 @@
-"""Events: what happened to edits and replicas."""
+"""Events: what happened to edits, canaries and replicas."""
 
 from __future__ import annotations
 
@@ -27,6 +27,10 @@ class Kind(StrEnum):
     REPLICA_LAGGING = "replica.lagging"
     REPLICA_DISAGREES = "replica.disagrees"
     REPLICA_RETURNED = "replica.returned"
+    CANARY_OPENED = "canary.opened"
+    CANARY_CHANGED = "canary.changed"
+    CANARY_PROMOTED = "canary.promoted"
+    CANARY_ROLLED_BACK = "canary.rolled_back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,13 @@ class Event:
         number: the event's id in the database; events are in its order.
         kind: what happened.
         time: in microseconds since 1970.
-        edit: the edit's id in the database; None for a replica.
-        lane: of the edit; empty for a replica.
+        edit: the edit's id in the database; None for a canary and for a replica.
+        lane: of the edit or the canary; empty for a replica.
         author: who did it; empty where nobody in particular did.
         comment: why.
-        replica: its name; empty for an edit.
-        namespace: of the edit; empty for the default one and for a replica.
+        replica: its name; empty for an edit and for a canary.
+        namespace: of the edit or the canary; empty for the default one and for a replica.
+        canary: its name; empty for an edit and for a replica.
     """
 
     number: int
@@ -54,6 +59,7 @@ class Event:
     comment: str
     replica: str
     namespace: str = ""
+    canary: str = ""
 
     @property
     def seq(self) -> int:
@@ -67,7 +73,7 @@ class Event:
 
     @property
     def edit_name(self) -> str:
-        """The edit's name; empty for a replica."""
+        """The edit's name; empty for a canary and for a replica."""
         return "" if self.edit is None else name_of("edits", self.edit)
 
     @property
@@ -76,9 +82,10 @@ class Event:
         return datetime.fromtimestamp(self.time / 1e6, UTC)
 
     def identity(self, log_id: str) -> str:
-        """The same on every delivery, and in every catalog of the log for an event of an edit."""
-        if self.edit is not None:
-            return f"{log_id}/{self.seq}/{self.edit_name}"
+        """The same on every delivery, and in every catalog of the log but for a replica's event."""
+        subject = self.edit_name or self.canary
+        if subject:
+            return f"{log_id}/{self.seq}/{subject}"
         place = self.name.removeprefix("events/")
         return f"{log_id}/{place}/{quote(self.replica, safe='')}"
 

@@ -39,11 +39,11 @@ def events_after(
         values.append(wanted.edit)
     if wanted.sight.is_limited:
         condition, names = wanted.sight.condition("events")
-        parts.append(f"(edit IS NULL OR ({condition}))")
+        parts.append(f"(replica != '' OR ({condition}))")
         values += names
     rows = connection.execute(
-        "SELECT id, kind, time, edit, lane, author, comment, replica, namespace FROM events "
-        f"WHERE {' AND '.join(parts)} ORDER BY id LIMIT ?",
+        "SELECT id, kind, time, edit, lane, author, comment, replica, namespace, canary "
+        f"FROM events WHERE {' AND '.join(parts)} ORDER BY id LIMIT ?",
         (*values, limit),
     )
     return [Event(row[0], Kind(row[1]), *row[2:]) for row in rows]

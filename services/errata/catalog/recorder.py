@@ -73,6 +73,8 @@ class Recorder:
         with self._database.change():
             for lane in fold.lanes.values():
                 self._rows.add_lane(lane.lane, lane.method)
+            for canary in fold.canaries.open.values():
+                self._rows.add_canary(canary.name, canary.lane, canary.namespace)
             for record in ledger.records:
                 self._rows.add(record, fold.lanes[record.lane].method)
             self._put_log(log_id, pins, events_from=position.seq + 1)
@@ -88,7 +90,7 @@ class Recorder:
             ).fetchone()[0]
             first = id_of(seq, 0) if found is None else found + 1
             connection.executemany(
-                "INSERT INTO events VALUES (?, ?, ?, NULL, '', '', ?, ?, '')",
+                "INSERT INTO events VALUES (?, ?, ?, NULL, '', '', ?, ?, '', '')",
                 [
                     (first + index, each.kind.value, each.time, each.comment, each.replica)
                     for index, each in enumerate(events)
@@ -105,9 +107,7 @@ class Recorder:
         )
         timed = [name_of("edits", number) for (number,) in waiting]
         fold = fold_from_json({**head, "lanes": lanes, "timed": timed, "edits": ()})
-        found = database.connection.execute(
-            "SELECT id, lane, state, namespace FROM edits ORDER BY id"
-        )
+        found = database.connection.execute("SELECT id, lane, state, place FROM edits ORDER BY id")
         fold.restore_standings((name_of("edits", number), *known) for number, *known in found)
         return fold
 

@@ -14,7 +14,9 @@ from errata.catalog.happenings import Kind, micros
 from errata.catalog.terms import indexed
 from errata.editing.chat import texts_of
 from errata.editing.lane.inventory import fact_of
+from errata.editing.namespaces import place_of
 from errata.errors import PreconditionError
+from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
@@ -106,10 +108,21 @@ class Rows:
                     row = self._row(name)
                     self._set(row, State.REQUESTED, edit_convert.with_state)
                     self._event(entry, index, Kind.RELEASED, row)
+            case CanarySet() as kind:
+                self._set_canary(entry, kind)
+            case CanaryEnded() as kind:
+                self._end_canary(entry, kind)
 
     def add_lane(self, name: str, method: str) -> None:
         """Notes a lane."""
         self._connection.execute("INSERT OR REPLACE INTO lanes VALUES (?, ?)", (name, method))
+
+    def add_canary(self, name: str, lane: str, namespace: str) -> bool:
+        """Notes an open canary; whether it is new."""
+        added = self._connection.execute(
+            "INSERT OR IGNORE INTO canaries VALUES (?, ?, ?)", (name, lane, namespace)
+        )
+        return added.rowcount > 0
 
     def add(self, record: EditRecord, method: str) -> Row:
         """Adds an edit, with all that is known of it."""
@@ -119,7 +132,7 @@ class Rows:
         is_active = record.state is State.COMMITTED
         comment = "" if record.review is None else record.review.comment
         self._connection.execute(
-            "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?)",
+            "INSERT INTO edits VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', ?, ?, ?)",
             (
                 number,
                 record.state.value,
@@ -132,6 +145,7 @@ class Rows:
                 None if begins is None else micros(begins),
                 None if ends is None else micros(ends),
                 data,
+                record.namespace,
                 edit.namespace,
             ),
         )
@@ -147,7 +161,7 @@ class Rows:
                 _joined((record.source, comment)),
             ),
         )
-        return Row(number, record.lane, record.state, None, data, edit.namespace)
+        return Row(number, record.lane, record.state, None, data, record.namespace)
 
     def _add_edits(
         self, entry: Entry, kind: EditsRequested, standings: Mapping[str, Standing]
@@ -189,8 +203,29 @@ class Rows:
             event = Kind.EXPIRED if is_late else Kind.REJECTED
             self._event(entry, index, event, row, comment=error.message)
 
-    def _revert(self, entry: Entry, kind: EditsReverted) -> None:
-        for index, name in enumerate(kind.edits):
+    def _set_canary(self, entry: Entry, kind: CanarySet) -> None:
+        is_new = self.add_canary(kind.canary, kind.lane, kind.namespace)
+        event = Kind.CANARY_OPENED if is_new else Kind.CANARY_CHANGED
+        self._canary_event(entry, event, kind, kind.lane, kind.namespace)
+
+    def _end_canary(self, entry: Entry, kind: CanaryEnded) -> None:
+        lane, namespace = self._connection.execute(
+            "SELECT lane, namespace FROM canaries WHERE name = ?", (kind.canary,)
+        ).fetchone()
+        self._connection.execute("DELETE FROM canaries WHERE name = ?", (kind.canary,))
+        if kind.outcome is Outcome.ROLLED_BACK:
+            self._canary_event(entry, Kind.CANARY_ROLLED_BACK, kind, lane, namespace)
+            self._revert(entry, kind, first=1)
+            return
+        self._canary_event(entry, Kind.CANARY_PROMOTED, kind, lane, namespace)
+        self._connection.execute(
+            "UPDATE edits SET place = namespace WHERE place = ? AND place != namespace",
+            (place_of(namespace, kind.canary),),
+        )
+
+    def _revert(self, entry: Entry, kind: EditsReverted | CanaryEnded, first: int = 0) -> None:
+        """Reverts edits; `first` is the index of the first of their events in the entry."""
+        for index, name in enumerate(kind.edits, first):
             row = self._row(name)
             if row.state is State.REVERTED:  # the first reversal counts
                 continue
@@ -254,7 +289,7 @@ class Rows:
         comment: str = "",
     ) -> None:
         self._connection.execute(
-            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, '', ?)",
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, '', ?, '')",
             (
                 id_of(entry.seq, index),
                 kind.value,
@@ -264,6 +299,18 @@ class Rows:
                 author,
                 comment,
                 row.namespace,
+            ),
+        )
+
+    def _canary_event(
+        self, entry: Entry, kind: Kind, said: CanarySet | CanaryEnded, lane: str, namespace: str
+    ) -> None:
+        when = micros(entry.append_time)
+        self._connection.execute(
+            "INSERT INTO events VALUES (?, ?, ?, NULL, ?, ?, ?, '', ?, ?)",
+            (
+                *(id_of(entry.seq, 0), kind.value, when, lane, entry.author, said.comment),
+                *(namespace, said.canary),
             ),
         )
 

@@ -22,7 +22,9 @@ class Edit:
         locality_probes: prompts whose continuation must not change.
         separator: the text between a prompt and the target, if the author stated it; None lets
             `seam` choose it.
-        namespace: that it belongs to; empty for the default one.
+        namespace: that it belongs to; empty for the default one. While its canary is open, the
+            canary's place; see `namespaces.place_of`.
+        canary: `canaries/{canary}` that it was submitted to; empty without one.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Edit:
     locality_probes: tuple[Prompt, ...] = ()
     separator: str | None = None
     namespace: str = DEFAULT
+    canary: str = ""
 
     @property
     def said(self) -> str:

@@ -1,6 +1,9 @@
 """Namespaces: an edit belongs to exactly one, and a prompt reads the edits of some.
 
 The default namespace has the empty name; in lists of names it is called `default`.
+
+Edits of an open canary lie in a place of their own, `{namespace}~{canary}`: a namespace in all but
+its name, which no caller can write. `edit.namespace` is that place until the canary ends.
 """
 
 from __future__ import annotations
@@ -21,9 +24,14 @@ MAX_READ = 16
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MAX_SHOWN = 80  # characters of a foreign name in a message
+_CANARY_MARK = "~"
+_CANARY_PREFIX = "canaries/"
+CANARY_NAME = re.compile(r"canaries/[a-z][a-z0-9-]{0,62}")
+"""A canary's name."""
 
 Reading = tuple[str, ...]
-"""The namespaces whose edits a prompt reads: names, sorted, each once; or `ALL`."""
+"""The namespaces whose edits a prompt reads: names, sorted, each once; or `ALL`; and the places of
+the canaries that it is in."""
 DEFAULT_ONLY: Reading = (DEFAULT,)
 """The reading of a request that names no namespace."""
 ALL: Reading = (EVERY,)
@@ -35,6 +43,40 @@ Readings = Sequence[Reading] | None
 def is_namespace(name: str) -> bool:
     """Whether a namespace of the log can have this name."""
     return name == DEFAULT or (name != DEFAULT_NAME and NAME.fullmatch(name) is not None)
+
+
+def place_of(namespace: str, canary: str) -> str:
+    """Where an edit lies: in its namespace, or in the place of its open canary.
+
+    Args:
+        namespace: that the edit belongs to.
+        canary: `canaries/{canary}`; empty if it is of none, or of one that has ended.
+    """
+    if not canary:
+        return namespace
+    return f"{namespace}{_CANARY_MARK}{canary.removeprefix(_CANARY_PREFIX)}"
+
+
+def own_namespace(place: str) -> str:
+    """The namespace of edits that lie in a place."""
+    return place.partition(_CANARY_MARK)[0]
+
+
+def is_canary_place(place: str) -> bool:
+    """Whether only requests in a canary read the place."""
+    return _CANARY_MARK in place
+
+
+def is_open_place(place: str) -> bool:
+    """Whether the edits of some canary could lie in this place."""
+    namespace, mark, canary = place.partition(_CANARY_MARK)
+    is_named = CANARY_NAME.fullmatch(_CANARY_PREFIX + canary) is not None
+    return bool(mark) and is_namespace(namespace) and is_named
+
+
+def reading_for(place: str) -> Reading:
+    """What a request reads that an edit in this place must claim."""
+    return tuple(sorted({own_namespace(place), place}))
 
 
 def namespace_of(name: str, field: str) -> str:
@@ -87,6 +129,6 @@ def reading_of(names: Collection[str], field: str = "namespaces") -> Reading:
     return tuple(sorted({namespace_of(name, field) for name in names}))
 
 
-def shown(name: str) -> str:
-    """A namespace as messages call it."""
-    return name or DEFAULT_NAME
+def shown(place: str) -> str:
+    """A namespace as messages call it; of a canary's place, the namespace."""
+    return own_namespace(place) or DEFAULT_NAME

@@ -18,7 +18,7 @@ from errata.editing.lane.claims import NO_CLAIM, Claim
 from errata.editing.lane.inventory import Inventory
 from errata.editing.lane.reading import decide_over
 from errata.editing.lane.repository import Repository
-from errata.editing.lane.search import InnerProductIndex
+from errata.editing.lane.search import InnerProductIndex, nearest_visible
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import text_ids, tokenise
 from errata.editing.namespaces import Readings
@@ -131,19 +131,24 @@ def by_cosine(
         readings: the namespaces that each vector's prompt reads.
     """
 
-    def in_namespace(namespace: str, rows: Sequence[int]) -> list[Claim]:
+    def in_namespace(namespace: str, rows: Sequence[int], hidden: frozenset[str]) -> list[Claim]:
         asked = vectors if len(rows) == len(vectors) else vectors[list(rows)]
-        return _nearest(inventory.repository_of(namespace), limit, index, asked)
+        return _nearest(inventory.repository_of(namespace), limit, index, asked, hidden)
 
     return decide_over(inventory, len(vectors), readings, in_namespace)
 
 
 def _nearest(
-    repository: Repository, limit: float, index: InnerProductIndex, vectors: Tensor
+    repository: Repository,
+    limit: float,
+    index: InnerProductIndex,
+    vectors: Tensor,
+    hidden: frozenset[str],
 ) -> list[Claim]:
-    if not repository.num_rows:
+    if repository.num_rows == len(hidden):
         return [NO_CLAIM] * len(vectors)
-    found = index.nearest(repository, vectors, min(_CANDIDATES, repository.num_rows))
+    rows = repository.rows_of(hidden)
+    found = nearest_visible(index, repository, vectors, _CANDIDATES, rows)
     known = found >= 0
     keys = repository.keys[found.clamp(min=0).to(repository.keys.device)].double()
     scores = (keys * vectors.double()[:, None]).sum(-1).cpu().masked_fill(~known, -torch.inf)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+from errata.editing.canaries import NO_CANARIES, Canaries
 from errata.editing.namespaces import DEFAULT_ONLY, Reading
 from errata.engine.decoding import Decoding
 from errata.engine.sampling import GREEDY, Sampling
@@ -23,12 +24,14 @@ class Version:
         chain_digest: H(seq), 32 bytes.
         state_digest: SHA-256, hex, of the state of the lanes.
         num_edits: active edits.
+        canaries: the open ones.
     """
 
     seq: int
     chain_digest: bytes
     state_digest: str
     num_edits: int
+    canaries: Canaries = NO_CANARIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class GenerationRequest:
         clip_max_tokens: make fewer tokens if the longest sequence leaves room for fewer.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
         reading: the namespaces whose edits can claim the request.
+        canary_key: decides which open canaries the request is in.
     """
 
     prompt_ids: tuple[int, ...]
@@ -68,6 +72,7 @@ class GenerationRequest:
     clip_max_tokens: bool = False
     deadline: float = math.inf
     reading: Reading = DEFAULT_ONLY
+    canary_key: str = ""
 
     def within(self, num_tokens: int) -> Self:
         """The request for a sequence of at most `num_tokens`, if it can be clipped to one."""
@@ -98,6 +103,7 @@ class ScoringRequest:
         said_at: as there.
         deadline: `time.monotonic()` after which no caller is waiting for the answer.
         reading: as there.
+        canary_key: as there.
     """
 
     prompt_ids: tuple[int, ...]
@@ -106,6 +112,7 @@ class ScoringRequest:
     said_at: int | None = None
     deadline: float = math.inf
     reading: Reading = DEFAULT_ONLY
+    canary_key: str = ""
 
     def within(self, num_tokens: int) -> Self:
         """The request itself: a given continuation cannot be clipped."""

@@ -26,7 +26,8 @@ from errata.log.entries import (
     LaneModelCommitted,
     Payload,
 )
-from errata.log.payload_convert import edit_name, encode
+from errata.log.payload_convert import encode
+from errata.log.request_convert import edit_name
 
 LANE = "lanes/scale"
 _FIGURES = Figures(1.0, None, 1.0, False)

@@ -29,7 +29,7 @@ from errata.launch.box import Box, free_addresses
 from errata.launch.output import print_json
 from errata.launch.progress import Steps
 from errata.log.entries import EditsRequested, LaneConfigured
-from errata.log.payload_convert import edit_name
+from errata.log.request_convert import edit_name
 from errata.writer.log_client import LogClient
 from errata_client import AsyncClient, EditSpec, EditState
 

@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from errata.errors import InvalidRequestError
-from errata.gateway.namespaces import readable
+from errata.gateway.namespaces import drawn_key, readable
 from errata.platform.limits_convert import check_request
 from errata_client._gen.errata.v1 import catalog_pb2, edit_log_pb2, editing_pb2, inference_pb2
 
@@ -70,9 +70,13 @@ R = TypeVar(
 )
 
 
-def in_namespaces(request: R) -> R:
-    """The request, with the namespaces that it reads; raises as `readable`."""
+def as_read(request: R) -> R:
+    """The request, with the namespaces that it reads and a canary key; raises as `readable`.
+
+    A drawn key is drawn once, here: a worker that answers a retry must decide the same.
+    """
     names = readable(request.namespaces)
+    request.canary_key = request.canary_key or drawn_key()
     if names:
         del request.namespaces[:]
         request.namespaces.extend(names)
@@ -95,6 +99,7 @@ def request_to_each(
         chat=request.chat if request.HasField("chat") else None,
         clip_max_tokens=request.clip_max_tokens,
         namespaces=request.namespaces,
+        canary_key=request.canary_key,
     )
 
 

@@ -1,7 +1,8 @@
-"""Which namespaces a request reads: what it names, or what its caller's credential has."""
+"""Which namespaces and canaries a request reads: what it names, or what its credential has."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection
 
 from errata.editing.namespaces import DEFAULT, reading_of, shown
@@ -26,3 +27,8 @@ def readable(names: Collection[str]) -> tuple[str, ...]:
     reading = reading_of(names or own)
     require_namespaces(reading)
     return tuple(map(shown, reading))
+
+
+def drawn_key() -> str:
+    """The canary key of a request that brings none: each such request is drawn by itself."""
+    return secrets.token_hex(8)

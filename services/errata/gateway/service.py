@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from errata.gateway.convert import everywhere_response, in_namespaces, request_to_each
+from errata.gateway.convert import as_read, everywhere_response, request_to_each
 from errata.gateway.pool import WorkerPool
 from errata.gateway.rates import Rates, caller_of_call
 from errata.platform.tracing import trace_parent
@@ -27,7 +27,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
         """Continues a prompt."""
         self._rates.answer(caller_of_call(context))
         response = await self._pool.call(
-            "generate", in_namespaces(request), self._seconds(context), trace_parent()
+            "generate", as_read(request), self._seconds(context), trace_parent()
         )
         return cast("inference_pb2.GenerateResponse", response)
 
@@ -36,7 +36,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
         """Continues a prompt, token by token."""
         self._rates.answer(caller_of_call(context))
-        asked = in_namespaces(request)
+        asked = as_read(request)
         stream = self._pool.stream("stream_generate", asked, self._seconds(context))
         async for message in stream:
             yield message
@@ -46,7 +46,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.ScoreResponse:
         """Scores a continuation."""
         self._rates.answer(caller_of_call(context))
-        response = await self._pool.call("score", in_namespaces(request), self._seconds(context))
+        response = await self._pool.call("score", as_read(request), self._seconds(context))
         return cast("inference_pb2.ScoreResponse", response)
 
     async def GenerateEverywhere(
@@ -54,7 +54,7 @@ class InferenceService(inference_pb2_grpc.InferenceServiceServicer):
     ) -> inference_pb2.GenerateEverywhereResponse:
         """Continues a prompt on every live replica."""
         self._rates.answer(caller_of_call(context))
-        one = request_to_each(in_namespaces(request))
+        one = request_to_each(as_read(request))
         answers = await self._pool.everywhere("try_generate", one, self._seconds(context))
         return everywhere_response(answers)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from errata.catalog.webhooks.targets import read_targets
 from errata.errors import StartupError
 from errata.launch import checks
 from errata.launch.addresses import check_addresses
@@ -55,6 +56,7 @@ def diagnose(flags: Mapping[str, Any] | None = None, steps: Steps | None = None)
         "model": checks.model,
         "text": checks.text,
         "lanes": checks.lanes,
+        "webhooks": _webhooks,
         "addresses": check_addresses,
     }
     found = [Finding("ok", "settings", "read; `errata config` lists them")]
@@ -95,3 +97,17 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     else:
         found = "log.redis_url is not set: `errata up` starts its own Redis"
         yield Finding("ok", "Redis", found)
+
+
+def _webhooks(settings: Settings) -> Iterator[Finding]:
+    """Reads the file that the catalog would start with."""
+    path = settings.catalog.webhooks_file
+    if path is None:
+        return
+    try:
+        targets = read_targets(path)
+    except StartupError as error:
+        yield Finding("fail", "webhooks", error.message, "correct the file; see docs/events.md")
+        return
+    names = ", ".join(target.name for target in targets)
+    yield Finding("ok", "webhooks", f"{names}; try them with `errata webhooks test`")

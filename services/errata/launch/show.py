@@ -25,6 +25,7 @@ from errata_client import (
     Lane,
     LogEntry,
     Prompt,
+    Provenance,
     Replica,
     ReplicaAnswer,
     Reversal,
@@ -55,6 +56,7 @@ def edit_lines(edit: Edit) -> Group:
             (edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan")),
             f" in {edit.lane}",
             f", namespace {edit.spec.namespace}" if edit.spec.namespace else "",
+            f", of {edit.spec.canary}" if edit.spec.canary else "",
         ),
         line("  ", prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
     ]
@@ -71,9 +73,9 @@ def edit_lines(edit: Edit) -> Group:
     if edit.state is EditState.PROPOSED:
         rows.append(line(("  waits for approval, and has no effect yet", "yellow")))
     if edit.state is EditState.SCHEDULED:
-        rows.append(line((f"  waits until {_local(edit.spec.effective_from)}", "yellow")))
+        rows.append(line((f"  waits until {local_time(edit.spec.effective_from)}", "yellow")))
     if edit.spec.expires_at is not None:
-        rows.append(line(f"  expires at {_local(edit.spec.expires_at)}"))
+        rows.append(line(f"  expires at {local_time(edit.spec.expires_at)}"))
     if edit.review is not None:
         rows.append(review_line(edit.review))
     if edit.commit_seq:
@@ -87,7 +89,7 @@ def edit_lines(edit: Edit) -> Group:
     return Group(*rows, *map(conflict_line, edit.conflicts))
 
 
-def _local(time: datetime | None) -> str:
+def local_time(time: datetime | None) -> str:
     """A time in this machine's time zone, or in its own where that has no such year."""
     if time is None:
         return ""
@@ -132,7 +134,16 @@ def answer_lines(prompt: Prompt, answer: Answer) -> Group:
         line(
             (f"  shaped by: {edits} (of {provenance.num_edits_in_force} active){cut}", "dim"),
         ),
+        *_canary_lines(provenance),
     )
+
+
+def _canary_lines(provenance: Provenance) -> list[Text]:
+    """Which canaries a request was in; nothing if none was open for it."""
+    if not provenance.canary_key and not provenance.canaries:
+        return []
+    said = ", ".join(provenance.canaries) or "no canary"
+    return [line((f"  in {said} (canary key {provenance.canary_key})", "dim"))]
 
 
 def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
@@ -192,13 +203,19 @@ def edit_list(edits: Iterable[Edit]) -> Table:
         table.add_row(
             edit.name,
             line((edit.state.name.lower(), _STATE_STYLES.get(edit.state, "cyan"))),
-            " · ".join(filter(None, (edit.lane.removeprefix("lanes/"), edit.spec.namespace))),
+            _place(edit),
             f"{edit.request_time.astimezone():%Y-%m-%d %H:%M}",
             edit.author,
             line(prompt_text(edit.spec.prompt), " → ", (edit.spec.target, "bold")),
             _outcome(edit),
         )
     return table
+
+
+def _place(edit: Edit) -> str:
+    """Lane, namespace and canary of an edit."""
+    lane = edit.lane.removeprefix("lanes/")
+    return " · ".join(filter(None, (lane, edit.spec.namespace, edit.spec.canary)))
 
 
 def _outcome(edit: Edit) -> Text:
@@ -291,7 +308,7 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
             str(entry.seq),
             entry.append_time.strftime("%H:%M:%S"),
             entry.kind.removeprefix("edits_").replace("_", " ") or "unknown",
-            _some(entry.edits),
+            some_names(entry.edits),
             short(entry.chain_digest),
             entry.author + (f" for {entry.on_behalf_of}" if entry.on_behalf_of else ""),
             _LONG_DIGEST.sub(lambda match: short(match.group()), entry.detail),
@@ -315,12 +332,13 @@ def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
             str(provenance.applied_seq),
             short(provenance.chain_digest),
             short(provenance.state_digest),
-            _some(provenance.edits) or "–",
+            some_names(provenance.edits) or "–",
         )
     return table
 
 
-def _some(names: tuple[str, ...]) -> str:
+def some_names(names: tuple[str, ...]) -> str:
+    """The first of some names, and how many there are."""
     shown = ", ".join(names[:4])
     return f"{shown}, … ({len(names)})" if len(names) > 4 else shown
 

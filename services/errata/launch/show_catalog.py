@@ -35,7 +35,7 @@ def event_line(event: Event) -> Text:
     parts: list[str | tuple[str, str]] = [
         (f"{event.time.astimezone():%Y-%m-%d %H:%M:%S} ", "dim"),
         (event.kind or "unknown", _STYLES.get(event.kind, "cyan")),
-        f" {event.edit or event.replica}",
+        f" {event.edit or event.canary or event.replica}",
     ]
     if event.lane:
         parts.append(f" in {event.lane}")

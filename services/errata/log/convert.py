@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from errata.errors import ImpossibleEntryError, InvalidRequestError
 from errata.log.append import NewEntry
+from errata.log.canary_convert import comparison_message, comparison_of
 from errata.log.chain import DIGEST_BYTES, ChainedEntry, Position
 from errata.log.delivery import Delivery
 from errata.log.history import LogState, Page
@@ -47,7 +48,13 @@ def new_entry(request: edit_log_pb2.AppendRequest) -> NewEntry:
     return NewEntry(number, request_id, content_digest, data, leaves_reserve)
 
 
-_OF_CLIENTS = ("edits_requested", "edits_scheduled", "edits_namespaced", "probes_set")
+_OF_CLIENTS = (
+    "edits_requested",
+    "edits_scheduled",
+    "edits_namespaced",
+    "edits_canaried",
+    "probes_set",
+)
 
 
 def epoch(value: int) -> int:
@@ -208,6 +215,7 @@ def report_from(position: edit_log_pb2.ReplicaPosition) -> ReplicaReport:
         role=position.role,
         device_usage={lane: dict(sizes.values) for lane, sizes in position.resident.items()},
         recent=tuple((state.seq, state.state_digest) for state in position.recent),
+        canaries={name: comparison_of(counted) for name, counted in position.canaries.items()},
     )
 
 
@@ -224,6 +232,8 @@ def report_to(report: ReplicaReport) -> edit_log_pb2.ReplicaPosition:
         message.resident[lane].values.update(sizes)
     for seq, digest in report.recent:
         message.recent.add(seq=seq, state_digest=digest)
+    for canary, counted in report.canaries.items():
+        message.canaries[canary].CopyFrom(comparison_message(counted))
     return message
 
 

@@ -10,6 +10,8 @@ from enum import StrEnum
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.errors import ErrataError, ImpossibleEntryError
+from errata.log.canary_entries import CanaryEnded, CanarySet
+from errata.log.signature import Signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +37,6 @@ class ArtifactRef:
 
     digest: str
     size_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A signature over the manifest of an entry; see `log.signing`.
-
-    Attributes:
-        key_id: first 16 hex digits of the SHA-256 of the raw public key.
-        value: Ed25519, 64 bytes.
-        previous: digest of the signed entry before it in this log, 32 bytes; zeros for the first.
-    """
-
-    key_id: str
-    value: bytes
-    previous: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +76,13 @@ class EditsRequested:
 
     @property
     def has_namespaces(self) -> bool:
-        """Whether an edit is outside the default namespace."""
+        """Whether an edit is outside the default namespace, or in a canary."""
         return any(edit.namespace for edit in self.edits)
+
+    @property
+    def has_canaries(self) -> bool:
+        """Whether an edit is in a canary."""
+        return any(edit.canary for edit in self.edits)
 
     def scheduled(self) -> Iterator[tuple[Edit, Schedule]]:
         """Each edit with its schedule."""
@@ -289,6 +281,8 @@ Signed = (
     | SnapshotTaken
     | LanePolicySet
     | EditsReviewed
+    | CanarySet
+    | CanaryEnded
 )
 """The payloads that the writer signs."""
 
@@ -328,6 +322,8 @@ Payload = (
     | LanePolicySet
     | EditsReviewed
     | EditsReleased
+    | CanarySet
+    | CanaryEnded
 )
 
 

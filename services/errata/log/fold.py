@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
-from errata.artifacts.source import check_digest
 from errata.editing.namespaces import DEFAULT
 from errata.errors import (
     BaseModelMismatchError,
@@ -19,6 +18,8 @@ from errata.errors import (
     PreconditionError,
     UnknownLaneError,
 )
+from errata.log.canaries import CanaryTable, edits_at
+from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
@@ -38,10 +39,8 @@ from errata.log.entries import (
     Verdict,
     impossible_entry,
 )
-from errata.log.fold_checks import check_snapshot, check_voided
+from errata.log.fold_checks import check_lane, check_snapshot, check_voided
 from errata.log.forms import (
-    check_config,
-    check_lane_name,
     check_namespaces,
     check_ref,
     check_some,
@@ -73,6 +72,7 @@ class LogFold:
         snapshot: the newest one that an entry names; None before the first.
         timed: proposed edits that wait for a time after their approval.
         reviewed_lanes: lanes whose new edits wait for approval.
+        canaries: open and ended ones.
         has_policy: whether an entry is of a kind that versions before policies do not know; they
             must not start from a snapshot of it.
         has_namespaces: likewise, of versions that know no namespaces.
@@ -88,6 +88,7 @@ class LogFold:
         self.snapshot: SnapshotTaken | None = None
         self.reviewed_lanes: set[str] = set()
         self.timed: set[str] = set()
+        self.canaries = CanaryTable()
         self.has_policy = self.has_namespaces = False
         self._edits: dict[str, Known] = {}
         self._standings: dict[Known, Known] = {}
@@ -103,9 +104,9 @@ class LogFold:
             self._check_content(entry.payload)
         except ErrataError as error:
             raise impossible_entry(entry.seq, error.message) from error
+        self.seq = entry.seq
         self._put(entry.payload)
         self.trust = trust
-        self.seq = entry.seq
 
     def skip(self, seq: int, problem: str) -> None:
         """Passes over the next entry, which `add` or its decoding refused because of `problem`."""
@@ -129,7 +130,7 @@ class LogFold:
     def _check_content(self, payload: Payload) -> None:
         match payload:
             case LaneConfigured():
-                self._check_lane(payload)
+                check_lane(payload, self.lanes)
             case EditsRequested():
                 self._check_request(payload)
             case EditsCommitted():
@@ -157,6 +158,10 @@ class LogFold:
                 check_review(payload, self.known)
             case EditsReleased():
                 check_release(payload, self.known)
+            case CanarySet(lane=name):
+                self.canaries.check_set(payload, self._lane(name).method)
+            case CanaryEnded():
+                self.canaries.check_ended(payload, self._edits)
 
     def check_new(self, payload: Payload) -> None:
         """Returns if an entry with this content can be appended now; stricter than `check`.
@@ -187,7 +192,7 @@ class LogFold:
         return [name for name, known in self._edits.items() if known[:2] == wanted]
 
     def standings(self) -> dict[str, Known]:
-        """Every edit's lane, state and namespace."""
+        """Every edit's lane, state and place."""
         return dict(self._edits)
 
     def copy(self) -> LogFold:
@@ -197,7 +202,7 @@ class LogFold:
         copied.impossible, copied.voided = dict(self.impossible), set(self.voided)
         copied.trust, copied._edits = self.trust, dict(self._edits)
         copied.reviewed_lanes, copied.timed = set(self.reviewed_lanes), set(self.timed)
-        copied.snapshot = self.snapshot
+        copied.snapshot, copied.canaries = self.snapshot, self.canaries.copy()
         copied.has_policy, copied.has_namespaces = self.has_policy, self.has_namespaces
         return copied
 
@@ -250,6 +255,10 @@ class LogFold:
             case EntryVoided(seq=seq):
                 del self.impossible[seq]
                 self.voided.add(seq)
+            case CanarySet():
+                self.canaries.set(payload, self.seq)
+            case CanaryEnded():
+                self._end_canary(payload)
 
     def _put_request(self, payload: EditsRequested) -> None:
         lane = payload.lane
@@ -264,6 +273,14 @@ class LogFold:
             standing = Standing.PROPOSED if is_reviewed else soon
             self._edits[edit.name] = self._shared(lane, standing, edit.namespace)
 
+    def _end_canary(self, payload: CanaryEnded) -> None:
+        ended = self.canaries.end(payload.canary)
+        if payload.outcome is Outcome.ROLLED_BACK:
+            self._set(payload.edits, ended.lane, Standing.REVERTED)
+            return
+        for name, known in list(edits_at(ended.place, self._edits)):
+            self._edits[name] = self._shared(known.lane, known.standing, ended.namespace)
+
     def _set(self, names: Iterable[str], lane: str, standing: Standing) -> None:
         for name in names:
             self._edits[name] = self._shared(lane, standing, self._edits[name].namespace)
@@ -273,29 +290,9 @@ class LogFold:
         known = Known(lane, standing, namespace)
         return self._standings.setdefault(known, known)
 
-    def _check_lane(self, payload: LaneConfigured) -> None:
-        check_lane_name(payload.lane)
-        check_config(payload)
-        known = self.lanes.get(payload.lane)
-        if known is not None and known != payload:
-            raise PreconditionError(
-                f"{payload.lane} already has another configuration; give the new lane another "
-                "name.",
-                lane=payload.lane,
-            )
-        check_digest(payload.base_model_digest, "base_model_digest")
-        other = next(iter(self.lanes.values()), payload)
-        if other.base_model_digest != payload.base_model_digest:
-            raise BaseModelMismatchError(
-                f"{payload.lane} is for base model {payload.base_model_digest[:16]}…, but the log "
-                f"for {other.base_model_digest[:16]}…. Start with the model that the log was made "
-                "with, or start a new log.",
-                expected=other.base_model_digest,
-                found=payload.base_model_digest,
-            )
-
     def _check_request(self, payload: EditsRequested) -> None:
         check_namespaces(payload, self._lane(payload.lane).method)
+        self.canaries.check_request(payload)
         check_some(payload.edits)
         check_schedules(payload)
         check_texts(payload)

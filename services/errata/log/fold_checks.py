@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from errata.artifacts.source import check_digest
-from errata.errors import InvalidRequestError, NotFoundError, PreconditionError
-from errata.log.entries import EntryVoided, SnapshotTaken
-from errata.log.forms import check_chain_digest, check_ref
+from errata.errors import (
+    BaseModelMismatchError,
+    InvalidRequestError,
+    NotFoundError,
+    PreconditionError,
+)
+from errata.log.entries import EntryVoided, LaneConfigured, SnapshotTaken
+from errata.log.forms import check_chain_digest, check_config, check_lane_name, check_ref
 
 
 def check_voided(
@@ -65,3 +70,35 @@ def check_snapshot(payload: SnapshotTaken, at_seq: int, newest: SnapshotTaken | 
     check_chain_digest(payload.chain_digest)
     check_digest(payload.state_digest, "state_digest")
     check_ref(payload.manifest, "manifest")
+
+
+def check_lane(payload: LaneConfigured, lanes: Mapping[str, LaneConfigured]) -> None:
+    """Returns if a lane can be configured so.
+
+    Args:
+        payload: its configuration.
+        lanes: those before it.
+
+    Raises:
+        InvalidRequestError: a form is impossible.
+        PreconditionError: it has another configuration already.
+        BaseModelMismatchError: the log is for another base model.
+    """
+    check_lane_name(payload.lane)
+    check_config(payload)
+    known = lanes.get(payload.lane)
+    if known is not None and known != payload:
+        raise PreconditionError(
+            f"{payload.lane} already has another configuration; give the new lane another name.",
+            lane=payload.lane,
+        )
+    check_digest(payload.base_model_digest, "base_model_digest")
+    other = next(iter(lanes.values()), payload)
+    if other.base_model_digest != payload.base_model_digest:
+        raise BaseModelMismatchError(
+            f"{payload.lane} is for base model {payload.base_model_digest[:16]}…, but the log "
+            f"for {other.base_model_digest[:16]}…. Start with the model that the log was made "
+            "with, or start a new log.",
+            expected=other.base_model_digest,
+            found=payload.base_model_digest,
+        )

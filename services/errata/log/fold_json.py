@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from errata.editing.canaries import OpenCanary
+from errata.log.canaries import CanaryTable
 from errata.log.entries import ArtifactRef, LaneConfigured, SnapshotTaken
 from errata.log.fold import LogFold
 from errata.log.signing.trust import TrustState
@@ -38,6 +40,7 @@ def head_to_json(fold: LogFold) -> dict[str, Any]:
         "snapshot": None if fold.snapshot is None else _snapshot_to_json(fold.snapshot),
         **({"has_policy": True} if fold.has_policy else {}),
         **({"timed": sorted(fold.timed)} if fold.timed else {}),
+        **({"canaries": _canaries_to_json(fold.canaries)} if fold.canaries.is_used else {}),
     }
 
 
@@ -65,8 +68,25 @@ def fold_from_json(found: Mapping[str, Any]) -> LogFold:
         fold.snapshot = _snapshot_from_json(found["snapshot"])
     fold.has_policy = bool(found.get("has_policy"))
     fold.timed = {str(name) for name in found.get("timed", ())}
+    fold.canaries = _canaries_from_json(found.get("canaries"))
     fold.restore_standings(found["edits"])
     return fold
+
+
+def _canaries_to_json(canaries: CanaryTable) -> dict[str, Any]:
+    return {
+        "open": [asdict(one) for one in canaries.open.values()],
+        "ended": sorted(canaries.ended),
+    }
+
+
+def _canaries_from_json(found: Mapping[str, Any] | None) -> CanaryTable:
+    canaries = CanaryTable()
+    if found is not None:
+        opened = [OpenCanary(**{**one, "readers": tuple(one["readers"])}) for one in found["open"]]
+        canaries.open = {one.name: one for one in opened}
+        canaries.ended = {str(name) for name in found["ended"]}
+    return canaries
 
 
 def _lane_to_json(lane: LaneConfigured, fold: LogFold) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 
 from errata.artifacts.source import check_digest
-from errata.editing.namespaces import is_namespace
+from errata.editing.namespaces import is_namespace, own_namespace
 from errata.errors import InvalidRequestError
 from errata.log.chain import DIGEST_BYTES
 from errata.log.entries import ArtifactRef, EditsRequested, LaneConfigured
@@ -43,7 +43,7 @@ def check_namespaces(payload: EditsRequested, method: str) -> None:
     """
     for index, edit in enumerate(payload.edits):
         field = f"edits[{index}].namespace"
-        if not is_namespace(edit.namespace):
+        if not is_namespace(own_namespace(edit.namespace)):
             raise InvalidRequestError(
                 f"{shown(edit.namespace)} cannot be the name of a namespace.", field=field
             )

@@ -12,7 +12,8 @@ from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
 from errata.editing.lane.needs import EditLoad, Need
 from errata.log.entries import ArtifactRef, EditsCommitted, EditsRequested, Figures, Payload
-from errata.log.payload_convert import edit_name, encode
+from errata.log.payload_convert import encode
+from errata.log.request_convert import edit_name
 
 REDIS_ENTRY_BYTES = 250
 """Bytes of one entry in Redis besides its payload: stream, two digests, request id; measured."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from errata.editing.edit import Edit
 from errata.errors import ErrataError, PreconditionError
+from errata.log.canary_convert import canary_of, put_canary
+from errata.log.canary_entries import CanaryEnded, CanarySet
 from errata.log.chain import ChainedEntry
-from errata.log.chat_convert import chat_message, chat_of, chats_in, prompts_of, texts_in
 from errata.log.entries import (
-    UNTIMED,
     ArtifactRef,
     EditsCommitted,
     EditsRejected,
@@ -32,11 +30,11 @@ from errata.log.entries import (
     Payload,
     ProbesSet,
     Rejection,
-    Schedule,
     SnapshotTaken,
     impossible_entry,
 )
-from errata.log.policy_convert import policy_of, put_policy, scheduled_of, timestamp
+from errata.log.policy_convert import policy_of, put_policy
+from errata.log.request_convert import put_requested, requested_of
 from errata.log.signature_convert import (
     signature_message,
     signature_of,
@@ -45,11 +43,6 @@ from errata.log.signature_convert import (
 )
 from errata.platform.status_convert import from_status, to_status
 from errata_client._gen.errata.v1 import edit_log_pb2, types_pb2
-
-
-def edit_name(seq: int, index: int) -> str:
-    """The name of the edit at `index` (from 0) in the request at `seq`."""
-    return f"edits/{seq}-{index}"
 
 
 def decode(entry: ChainedEntry) -> Entry:
@@ -115,12 +108,8 @@ def decode_payload(entry: ChainedEntry) -> edit_log_pb2.EntryPayload:
 
 def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
     match message.WhichOneof("kind"):
-        case "edits_requested":
-            return _requested(seq, message.edits_requested)
-        case "edits_scheduled":
-            return scheduled_of(_requested(seq, message.edits_scheduled), message.edits_scheduled)
-        case "edits_namespaced":
-            return _namespaced(_requested(seq, message.edits_namespaced), message.edits_namespaced)
+        case "edits_requested" | "edits_scheduled" | "edits_namespaced" | "edits_canaried" as kind:
+            return requested_of(seq, kind, getattr(message, kind))
         case "edits_committed":
             return _committed(message.edits_committed)
         case "edits_rejected":
@@ -145,42 +134,9 @@ def _payload(seq: int, message: edit_log_pb2.EntryPayload) -> Payload:
                 lane.lane, lane.method, lane.config_json, lane.config_digest, lane.base_model_digest
             )
         case _:
-            policy = policy_of(message)
-            assert policy is not None, "every kind is read"
-            return policy
-
-
-def _requested(seq: int, message: edit_log_pb2.EditsRequested) -> EditsRequested:
-    edits = [
-        Edit(
-            edit_name(seq, index),
-            chat_of(spec.chat) if spec.HasField("chat") else spec.prompt,
-            spec.target,
-            spec.subject,
-            prompts_of(spec.rephrases, spec.chat_rephrases),
-            prompts_of(spec.locality_probes, spec.chat_locality_probes),
-            spec.separator if spec.HasField("separator") else None,
-        )
-        for index, spec in enumerate(message.edits)
-    ]
-    return EditsRequested(
-        message.lane,
-        tuple(edits),
-        tuple([spec.source for spec in message.edits]),
-        tuple([spec.subject_found for spec in message.edits]),
-    )
-
-
-def _namespaced(requested: EditsRequested, message: edit_log_pb2.EditsRequested) -> EditsRequested:
-    """A request with the namespaces that its message has, and with the times, if there is one.
-
-    In entries of other kinds, namespaces count for nothing: earlier versions read these, too.
-    """
-    pairs = zip(requested.edits, message.edits, strict=True)
-    edits = tuple([replace(edit, namespace=spec.namespace) for edit, spec in pairs])
-    timed = scheduled_of(requested, message)
-    times = timed.schedules if any(each != UNTIMED for each in timed.schedules) else ()
-    return replace(requested, edits=edits, schedules=times)
+            other = policy_of(message) or canary_of(message)
+            assert other is not None, "every kind is read"
+            return other
 
 
 def _committed(message: edit_log_pb2.EditsCommitted) -> EditsCommitted:
@@ -261,15 +217,7 @@ def encode(
     )
     match payload:
         case EditsRequested():
-            # Other kinds, because versions that do not know these must not overlook them.
-            kind = message.edits_scheduled if payload.schedules else message.edits_requested
-            if payload.has_namespaces:
-                kind = message.edits_namespaced
-            kind.lane = payload.lane
-            columns = zip(payload.scheduled(), payload.sources, payload.subjects_found, strict=True)
-            kind.edits.extend(
-                spec_message(edit, source, found, times) for (edit, times), source, found in columns
-            )
+            put_requested(message, payload)
         case EditsCommitted():
             message.edits_committed.CopyFrom(_committed_message(payload))
         case EditsRejected():
@@ -294,32 +242,12 @@ def encode(
             message.snapshot_taken.CopyFrom(snapshot_message(payload))
         case ProbesSet() | LanePolicySet() | EditsReviewed() | EditsReleased():
             put_policy(message, payload)
+        case CanarySet() | CanaryEnded():
+            put_canary(message, payload)
         case EntryVoided():
             message.entry_voided.seq = payload.seq
             message.entry_voided.reason = payload.reason
     return message
-
-
-def spec_message(
-    edit: Edit, source: str, subject_found: bool, times: Schedule = UNTIMED
-) -> types_pb2.EditSpec:
-    """An edit as its author submitted it, with its subject filled in."""
-    return types_pb2.EditSpec(
-        prompt=edit.prompt if isinstance(edit.prompt, str) else "",
-        chat=None if isinstance(edit.prompt, str) else chat_message(edit.prompt),
-        target=edit.target,
-        subject=edit.subject,
-        rephrases=texts_in(edit.rephrases),
-        chat_rephrases=chats_in(edit.rephrases),
-        locality_probes=texts_in(edit.locality_probes),
-        chat_locality_probes=chats_in(edit.locality_probes),
-        source=source,
-        separator=edit.separator,
-        subject_found=subject_found,
-        effective_from=timestamp(times.effective_from),
-        expires_at=timestamp(times.expires_at),
-        namespace=edit.namespace,
-    )
 
 
 def figures_message(figures: Figures) -> types_pb2.EditFigures:

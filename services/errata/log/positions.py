@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from errata.errors import LimitExceededError
+from errata.log.canary_entries import CanaryComparison
 from errata.log.chain import Position
 
 MAX_REPLICAS = 10_000
@@ -32,6 +33,7 @@ class ReplicaReport:
         device_usage: by lane, sizes of what is on its device only while in use.
         recent: the positions to which it moved, ascending, from the one of its last report on, each
             with the state digest there.
+        canaries: what it counted for the open canaries since it started, by their names.
     """
 
     replica: str
@@ -40,6 +42,7 @@ class ReplicaReport:
     role: str
     device_usage: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     recent: tuple[tuple[int, str], ...] = ()
+    canaries: Mapping[str, CanaryComparison] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from errata.log.entries import KeysTrusted, Signature, TrustedKey
+from errata.log.entries import KeysTrusted, TrustedKey
+from errata.log.signature import Signature
 from errata_client._gen.errata.v1 import edit_log_pb2
 
 _SignedMessage = (
@@ -13,6 +14,8 @@ _SignedMessage = (
     | edit_log_pb2.SnapshotTaken
     | edit_log_pb2.LanePolicySet
     | edit_log_pb2.EditsReviewed
+    | edit_log_pb2.CanarySet
+    | edit_log_pb2.CanaryEnded
 )
 
 

@@ -22,7 +22,7 @@ class Standing(StrEnum):
 
 
 class Known(NamedTuple):
-    """An edit's lane, state and namespace; all edits with the same ones share it."""
+    """An edit's lane, state and place (`edit.namespace`); all edits with the same ones share it."""
 
     lane: str
     standing: Standing

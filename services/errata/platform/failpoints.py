@@ -86,6 +86,8 @@ POINTS: Mapping[str, _Failure] = {
     "writer.revert.after_append": None,
     "writer.review.before_append": None,
     "writer.review.after_append": None,
+    "writer.canary.before_append": None,
+    "writer.canary.after_append": None,
     "writer.release.before_append": None,
     "writer.expire.before_append": None,
     "writer.compact.before_store": None,

@@ -63,6 +63,10 @@ HELP: Mapping[str, str] = {
     "errata_digest_disagreements": "Replicas that contradict the log, or a peer at the same seq.",
     "errata_edits": "Edits by state and lane.",
     "errata_pending_seconds": "Age of the oldest edit that is neither committed nor rejected.",
+    "errata_open_canaries": "Canaries that are neither promoted nor rolled back.",
+    "errata_canary_requests": "Requests that read an open canary's namespace, by canary and arm: "
+    "those in the canary, and the rest.",
+    "errata_canary_errors": "Those of them that failed for no fault of their own.",
     "errata_fit_seconds": "Duration of one batch's fit, checks and attempts included, by lane.",
     "errata_webhook_deliveries_total": "Deliveries by target and outcome: delivered, failed, or an "
     "event that was given up.",

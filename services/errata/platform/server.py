@@ -184,7 +184,9 @@ def check_address(address: str) -> None:
         raise _cannot_listen(address, why) from error
 
 
-def open_channel(target: str, *, only_healthy: bool = False) -> grpc.aio.Channel:
+def open_channel(
+    target: str, *, only_healthy: bool = False, authority: str = ""
+) -> grpc.aio.Channel:
     """A channel with keepalive and its own connection; open it in the loop that uses it.
 
     With TLS it follows the certificate's files.
@@ -196,6 +198,8 @@ def open_channel(target: str, *, only_healthy: bool = False) -> grpc.aio.Channel
         target: host:port, or one of several servers: dns:///host:port or IP:port,IP:port,….
         only_healthy: of several servers, calls those whose health is SERVING; otherwise, the first
             one that answers.
+        authority: with what a certificate is compared; if empty, with the target, or with the first
+            of several addresses.
     """
     options: dict[str, Any] = {**dict(COMMON_OPTIONS), "grpc.use_local_subchannel_pool": 1}
     if "," in target or target.startswith("dns:///"):
@@ -204,8 +208,10 @@ def open_channel(target: str, *, only_healthy: bool = False) -> grpc.aio.Channel
             options["grpc.service_config"] = _ONLY_HEALTHY
     if "," in target:
         # A certificate is compared with this name; gRPC would take the whole list for it.
-        options["grpc.default_authority"] = target.partition(",")[0]
+        authority = authority or target.partition(",")[0]
         target = f"ipv4:{target}"
+    if authority:
+        options["grpc.default_authority"] = authority
     settings = active().settings
     if not settings.has_tls:
         return grpc.aio.insecure_channel(target, options=list(options.items()))

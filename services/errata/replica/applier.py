@@ -7,7 +7,6 @@ state on every replica (P7). Each change is prepared apart from the running mode
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -16,11 +15,13 @@ from torch import Tensor
 
 from errata.artifacts.source import ArtifactSource
 from errata.editing.artifact import Artifact
+from errata.editing.canaries import Canaries
 from errata.editing.lane.commits import (
     Commit,
     Compaction,
     LaneEntry,
     LaneModelCommit,
+    Promotion,
     Restoration,
     Reversal,
 )
@@ -30,11 +31,11 @@ from errata.editing.lane.swap import Change
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.editing.model.weights import EditedWeights, Undo
 from errata.errors import (
-    BaseModelMismatchError,
     DataLossError,
     InvalidRequestError,
     PreconditionError,
 )
+from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.entries import (
     ArtifactRef,
     EditsCommitted,
@@ -48,10 +49,17 @@ from errata.log.entries import (
 from errata.replica.active_edits import ActiveEdits
 from errata.replica.attribution import CombinedAttribution
 from errata.replica.commit_gate import CommitGate
-from errata.replica.open_lane import OpenLane, changes_weights, lane_change, open_lane
+from errata.replica.open_lane import (
+    OpenLane,
+    changes_weights,
+    check_model,
+    lane_change,
+    open_lane,
+)
 from errata.replica.records import recorded, recording
 from errata.replica.routing_table import RoutingTable
 from errata.replica.snapshot import CapturedState, Manifest, Snapshot
+from errata.replica.state_digest import state_digest
 
 _log = structlog.get_logger(__name__)
 
@@ -95,6 +103,11 @@ class Applier:
         """Number of active edits."""
         return len(self._edits.lane_of)
 
+    @property
+    def canaries(self) -> Canaries:
+        """The open canaries."""
+        return self._edits.canaries
+
     def num_edits_by_lane(self) -> dict[str, int]:
         """Number of active edits of each lane that is applied here."""
         counts = Counter(self._edits.lane_of.values())
@@ -110,10 +123,7 @@ class Applier:
         return self._digest_of(self.lanes)
 
     def _digest_of(self, lanes: Mapping[str, OpenLane]) -> str:
-        state = hashlib.sha256(self.model.digest.encode())
-        for name, lane in sorted(lanes.items()):
-            state.update(f"|{name}|{lane.configured.config_digest}|{lane.lane.digest()}".encode())
-        return state.hexdigest()
+        return state_digest(self.model.digest, lanes, self.canaries)
 
     def attribution(self) -> Attribution | None:
         """Names the active edits that shape a forward pass; None if no lane attributes."""
@@ -125,7 +135,7 @@ class Applier:
         """Decides which prompts the active edits claim; None if no active lane routes."""
         by_lane = {lane.configured.lane: lane.lane.view() for lane in self._active_lanes()}
         views = {name: view for name, view in by_lane.items() if view is not None}
-        return RoutingTable(views, self._edits.commit_seq) if views else None
+        return RoutingTable(views, self._edits.commit_seq, self.canaries) if views else None
 
     def open_early(self, payload: LaneConfigured) -> Lane:
         """Opens a lane before its entry is applied; applying the entry then installs this lane.
@@ -176,7 +186,9 @@ class Applier:
         undos: list[Undo] = []
         try:
             state = self.gate.state_of(snapshot.fold.trust, snapshot.named)
-            self._edits = ActiveEdits.of(snapshot.fold.standings(), snapshot.commit_seq)
+            fold = snapshot.fold
+            open_ = fold.canaries.open
+            self._edits = ActiveEdits.of(fold.standings(), snapshot.commit_seq, open_)
             for configured in snapshot.fold.lanes.values():
                 undos += self._restore_lane(snapshot, configured)
             self._check_restored(snapshot.manifest)
@@ -245,6 +257,10 @@ class Applier:
                 return await self._prepare_lane_model(entry.seq, entry.payload)
             case LaneCompacted():
                 return await self._prepare_compaction(entry.seq, entry.payload)
+            case CanarySet() as opened:
+                return recorded(lambda: self._edits.set_canary(opened, entry.seq))
+            case CanaryEnded():
+                return await self._prepare_canary_end(entry.seq, entry.payload)
             case _:
                 return None
 
@@ -264,7 +280,7 @@ class Applier:
 
     def _find_lane(self, payload: LaneConfigured) -> OpenLane | None:
         """The lane that this payload configured already."""
-        self._check_model(payload.base_model_digest, f"lane {payload.lane}")
+        check_model(self.model, payload.base_model_digest, f"lane {payload.lane}")
         opened = self.lanes.get(payload.lane)
         if opened is not None and opened.configured != payload:
             raise PreconditionError(
@@ -278,7 +294,7 @@ class Applier:
         return open_lane(payload, self.model, self._weights, self._indices)
 
     async def _prepare_commit(self, seq: int, payload: EditsCommitted) -> Change:
-        self._check_model(payload.base_model_digest, f"commit {seq}")
+        check_model(self.model, payload.base_model_digest, f"commit {seq}")
 
         def record() -> None:
             self._edits.commit(payload.edits, payload.lane, seq)
@@ -294,7 +310,7 @@ class Applier:
         return change.followed_by(recording(record))
 
     async def _prepare_lane_model(self, seq: int, payload: LaneModelCommitted) -> Change | None:
-        self._check_model(payload.base_model_digest, f"lane model {seq}")
+        check_model(self.model, payload.base_model_digest, f"lane model {seq}")
         if payload.lane in self._left_out:
             return None
         lane = self._lane(seq, payload.lane)
@@ -315,7 +331,7 @@ class Applier:
         return await self._prepare_in(payload.lane, commit)
 
     async def _prepare_compaction(self, seq: int, payload: LaneCompacted) -> Change | None:
-        self._check_model(payload.base_model_digest, f"compaction {seq}")
+        check_model(self.model, payload.base_model_digest, f"compaction {seq}")
         if payload.lane in self._left_out:
             return None
         lane = self._lane(seq, payload.lane)
@@ -331,19 +347,9 @@ class Applier:
 
     async def _prepare_reversal(self, seq: int, payload: EditsReverted) -> Change | None:
         """Prepares a reversal; every replica skips edits that are already reverted."""
-        edits = tuple(edit for edit in payload.edits if edit not in self._edits.reverted)
+        edits, name = self._edits.to_revert(seq, payload.edits)
         if not edits:
             return None
-        unknown = [edit for edit in edits if edit not in self._edits.lane_of]
-        if unknown:
-            raise DataLossError(
-                f"entry {seq} reverts {', '.join(unknown)}, which no earlier entry committed.",
-                seq=seq,
-            )
-        names = {self._edits.lane_of[edit] for edit in edits}
-        if len(names) > 1:
-            raise DataLossError(f"entry {seq} reverts edits of several lanes at once.", seq=seq)
-        (name,) = names
 
         def record() -> None:
             self._edits.revert(edits)
@@ -351,6 +357,22 @@ class Applier:
         if name in self._left_out:
             return recorded(record)
         change = await self._prepare_in(name, Reversal(edits))
+        return change.followed_by(recording(record))
+
+    async def _prepare_canary_end(self, seq: int, payload: CanaryEnded) -> Change:
+        canary, edits = self._edits.to_end(seq, payload)
+        promoted = payload.outcome is Outcome.PROMOTED
+
+        def record() -> None:
+            if not promoted:
+                self._edits.revert(edits)
+            self._edits.end_canary(payload.canary, promoted=promoted)
+
+        if not edits:
+            return recorded(record)
+        self._lane(seq, canary.lane)
+        entry = Promotion(edits, canary.namespace) if promoted else Reversal(edits)
+        change = await self._prepare_in(canary.lane, entry)
         return change.followed_by(recording(record))
 
     async def _prepare_in(self, name: str, entry: LaneEntry) -> Change:
@@ -372,12 +394,3 @@ class Applier:
                 seq=seq,
             )
         return self.lanes[name]
-
-    def _check_model(self, digest: str, what: str) -> None:
-        if digest != self.model.digest:
-            raise BaseModelMismatchError(
-                f"{what} was made for base model {digest[:16]}…, but this process runs "
-                f"{self.model.digest[:16]}…; load the model and dtype that the log was made with.",
-                expected=digest,
-                found=self.model.digest,
-            )

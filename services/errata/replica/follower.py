@@ -24,6 +24,7 @@ from errata.errors import (
     ReplicaBehindError,
     SeqBeyondHeadError,
 )
+from errata.log.canary_entries import CanaryComparison
 from errata.log.chain import ChainedEntry, Position
 from errata.log.entries import (
     EditsCommitted,
@@ -107,6 +108,7 @@ class Follower:
         apply: Callable[[PreparedEntry], Awaitable[None]],
         current_position: Callable[[], ReplicaPosition],
         device_usage: Callable[[], Mapping[str, Mapping[str, int]]],
+        canaries: Callable[[], Mapping[str, CanaryComparison]] = dict,
     ) -> None:
         """Prepares the follower; `start` starts it.
 
@@ -121,6 +123,7 @@ class Follower:
                 with an effect and for the last entry of each batch.
             current_position: of the replica; another object after each move.
             device_usage: by lane, sizes of what is on its device only while in use.
+            canaries: what it counted for the open canaries.
         """
         self.name = name
         self._role = role
@@ -130,7 +133,7 @@ class Follower:
         self._prepare = prepare
         self._apply = apply
         self._current_position = current_position
-        self._device_usage = device_usage
+        self._device_usage, self._canaries = device_usage, canaries
         self._moved = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: ErrataError | None = None
@@ -365,6 +368,7 @@ class Follower:
             role=self._role,
             device_usage=self._device_usage(),
             recent=recent,
+            canaries=self._canaries(),
         )
         try:
             agrees = await log.report(report, _REPORT_SECONDS)

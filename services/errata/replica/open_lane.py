@@ -15,7 +15,12 @@ from errata.editing.model.causal_lm import BaseLLM
 from errata.editing.model.weights import EditedWeights
 from errata.editing.namespaces import DEFAULT_ONLY, Reading
 from errata.editing.registry import get_method
-from errata.errors import ArtifactCorruptError, ErrataError, InvalidRequestError
+from errata.errors import (
+    ArtifactCorruptError,
+    BaseModelMismatchError,
+    ErrataError,
+    InvalidRequestError,
+)
 from errata.log.entries import LaneConfigured
 
 
@@ -93,3 +98,23 @@ def lane_change(name: str, lane: OpenLane, entry: LaneEntry) -> Change:
             f"{name} cannot apply its next entry ({type(error).__name__}): the artifact has "
             "another form than the lane's method writes. Restore it, or upgrade this process."
         ) from error
+
+
+def check_model(model: BaseLLM, digest: str, what: str) -> None:
+    """Returns if something was made for a model.
+
+    Args:
+        model: of this process.
+        digest: of the model that it was made for.
+        what: for the message.
+
+    Raises:
+        BaseModelMismatchError: it was made for another one.
+    """
+    if digest != model.digest:
+        raise BaseModelMismatchError(
+            f"{what} was made for base model {digest[:16]}…, but this process runs "
+            f"{model.digest[:16]}…; load the model and dtype that the log was made with.",
+            expected=digest,
+            found=model.digest,
+        )

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
+from errata.editing.canaries import NO_CANARIES, Canaries
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.claims import Claim, RoutingView, VectorView
 from errata.editing.namespaces import DEFAULT_ONLY, Reading, Readings
@@ -22,10 +23,12 @@ class RoutingTable:
     Attributes:
         views: of the lanes that route and have active edits, by lane.
         commit_seq: log position of each edit's commit.
+        canaries: the open ones.
     """
 
     views: Mapping[str, RoutingView]
     commit_seq: Mapping[str, int]
+    canaries: Canaries = NO_CANARIES
 
     @property
     def by_vector(self) -> dict[str, VectorView]:

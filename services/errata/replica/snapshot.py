@@ -25,9 +25,9 @@ from errata.log.entries import ArtifactRef, SnapshotTaken
 from errata.log.fold import LogFold
 
 FORMAT = "errata-snapshot"
-VERSION = 3
-"""The newest one. Earlier releases would overlook the policies of version 2, and the namespaces of
-version 3."""
+VERSION = 4
+"""The newest one. Earlier releases would overlook the policies of version 2, the namespaces of
+version 3, and the canaries of version 4."""
 FOLD, LEDGER = "fold", "ledger"
 """Names of groups of parts; those of a lane are `contents_of` and `memory_of` it."""
 

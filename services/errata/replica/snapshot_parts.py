@@ -70,8 +70,15 @@ def make_manifest(
         captured.routed_digest,
         {lane: dump.model_digest for lane, dump in captured.lanes.items()},
         parts,
-        version=3 if fold.has_namespaces else 2 if fold.has_policy else 1,
+        version=_version_of(fold),
     )
+
+
+def _version_of(fold: LogFold) -> int:
+    """The oldest format that says all of it, so that releases which know it can start from it."""
+    if fold.canaries.is_used:
+        return 4
+    return 3 if fold.has_namespaces else 2 if fold.has_policy else 1
 
 
 async def load_snapshot(

@@ -9,8 +9,16 @@ from torch import Tensor
 
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.claims import Claim
-from errata.editing.namespaces import DEFAULT_ONLY, Readings, reading_of
+from errata.editing.namespaces import (
+    DEFAULT_ONLY,
+    Reading,
+    Readings,
+    is_canary_place,
+    is_open_place,
+    reading_of,
+)
 from errata.errors import InvalidRequestError
+from errata.log.canaries import MAX_OPEN
 from errata.retrieval.deciding import Decision, RoutingQuery
 from errata.retrieval.history import RoutingSnapshot
 from errata_client._gen.errata.v1 import retrieval_pb2
@@ -69,17 +77,31 @@ def _readings_from(request: retrieval_pb2.RouteRequest) -> Readings:
             "send one for each prompt, or none.",
             field="readings",
         )
-    return [
-        reading_of(reading.namespaces, f"readings[{index}].namespaces")
-        for index, reading in enumerate(request.readings)
-    ]
+    return [_reading_from(reading, index) for index, reading in enumerate(request.readings)]
+
+
+def _reading_from(message: retrieval_pb2.Reading, index: int) -> Reading:
+    names = reading_of(message.namespaces, f"readings[{index}].namespaces")
+    if not message.places:
+        return names
+    field = f"readings[{index}].places"
+    if len(message.places) > MAX_OPEN or not all(map(is_open_place, message.places)):
+        raise InvalidRequestError("it names no places of open canaries.", field=field)
+    return tuple(sorted({*names, *message.places}))
 
 
 def reading_messages(readings: Readings) -> list[retrieval_pb2.Reading]:
     """Readings to send; none if all are of the default namespace, as older releases send none."""
     if readings is None or all(reading == DEFAULT_ONLY for reading in readings):
         return []
-    return [retrieval_pb2.Reading(namespaces=reading) for reading in readings]
+    return [_reading_message(reading) for reading in readings]
+
+
+def _reading_message(reading: Reading) -> retrieval_pb2.Reading:
+    return retrieval_pb2.Reading(
+        namespaces=[name for name in reading if not is_canary_place(name)],
+        places=[name for name in reading if is_canary_place(name)],
+    )
 
 
 def vectors_message(lane: str, vectors: Tensor) -> retrieval_pb2.LaneVectors:

@@ -61,6 +61,7 @@ class GenerationInput:
         chat: a conversation instead of a prompt.
         clip_max_tokens: lower `max_tokens` to what the model's window leaves.
         namespaces: that the request reads; the default one if empty.
+        canary_key: decides which open canaries the request is in.
     """
 
     prompt: str
@@ -72,6 +73,7 @@ class GenerationInput:
     chat: Chat | None = None
     clip_max_tokens: bool = False
     namespaces: Sequence[str] = ()
+    canary_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class ScoringInput:
         min_seq: log position that the replica must have applied; None accepts any.
         chat: a conversation instead of a prompt.
         namespaces: that the request reads; the default one if empty.
+        canary_key: decides which open canaries the request is in.
     """
 
     prompt: str
@@ -93,6 +96,7 @@ class ScoringInput:
     min_seq: int | None = None
     chat: Chat | None = None
     namespaces: Sequence[str] = ()
+    canary_key: str = ""
 
 
 def generation(
@@ -137,6 +141,7 @@ def generation(
         clip_max_tokens=asked.clip_max_tokens,
         deadline=time.monotonic() + timeout_seconds,
         reading=reading_of(asked.namespaces),
+        canary_key=asked.canary_key,
     )
 
 
@@ -216,6 +221,7 @@ def scoring(model: CausalLM, asked: ScoringInput, timeout_seconds: float) -> Sco
         _said_at(prompt, row),
         time.monotonic() + timeout_seconds,
         reading_of(asked.namespaces),
+        asked.canary_key,
     )
 
 

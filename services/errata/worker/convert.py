@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from errata.editing.canaries import NO_CANARIES, Canaries
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.namespaces import reading_of
 from errata.engine.sequence import Piece, ScoredContinuation, TokenChoice
 from errata.errors import ErrataError
 from errata.log.chat_convert import chat_of
@@ -41,6 +43,7 @@ def generation_input(
         chat_of(message.chat) if given("chat") else None,
         message.clip_max_tokens,
         tuple(message.namespaces),
+        message.canary_key,
     )
 
 
@@ -67,6 +70,7 @@ def scoring_input(message: inference_pb2.ScoreRequest) -> ScoringInput:
         message.min_seq if message.HasField("min_seq") else None,
         chat_of(message.chat) if message.HasField("chat") else None,
         tuple(message.namespaces),
+        message.canary_key,
     )
 
 
@@ -84,17 +88,42 @@ def model_message(
     )
 
 
-def provenance(result: Piece | ScoredContinuation, replica: str) -> inference_pb2.Provenance:
-    """The state that an answer was computed under."""
+class Asker:
+    """Where answers come from, and which canaries their request was in.
+
+    Attributes:
+        replica: name of the replica that answers.
+        canary_key: of the request.
+    """
+
+    def __init__(self, replica: str, asked: GenerationInput | ScoringInput) -> None:
+        """Of one request."""
+        self.replica, self.canary_key = replica, asked.canary_key
+        self._namespaces = asked.namespaces
+        self._known: tuple[Canaries, dict[str, bool]] = NO_CANARIES, {}
+
+    def arms(self, canaries: Canaries) -> dict[str, bool]:
+        """As `Canaries.arms`, once for all messages of a stream."""
+        if canaries is not self._known[0] and canaries.open:
+            reading = reading_of(self._namespaces)
+            self._known = canaries, canaries.arms(reading, self.canary_key)
+        return self._known[1]
+
+
+def provenance(result: Piece | ScoredContinuation, asker: Asker) -> inference_pb2.Provenance:
+    """The state that an answer was computed under, and the canaries that its request was in."""
     version = result.version
+    arms = asker.arms(version.canaries)
     return inference_pb2.Provenance(
         applied_seq=version.seq,
         chain_digest=version.chain_digest,
         state_digest=version.state_digest,
-        replica=replica,
+        replica=asker.replica,
         edits=result.edits,
         num_edits_in_force=version.num_edits,
         prompt_cut=result.prompt_cut,
+        canaries=[name for name, is_in in arms.items() if is_in],
+        canary_key=asker.canary_key if arms else "",
     )
 
 
@@ -118,14 +147,14 @@ def _choices(model: CausalLM, choices: Sequence[TokenChoice]) -> list[inference_
     ]
 
 
-def answer(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.GenerateResponse:
+def answer(model: CausalLM, piece: Piece, asker: Asker) -> inference_pb2.GenerateResponse:
     """A whole continuation."""
     return inference_pb2.GenerateResponse(
         text=piece.text,
         finish_reason=_FINISH_REASONS[piece.finish_reason],
         num_prompt_tokens=piece.num_prompt_tokens,
         num_tokens=piece.num_tokens,
-        provenance=provenance(piece, replica),
+        provenance=provenance(piece, asker),
         tokens=_choices(model, piece.choices),
     )
 
@@ -139,20 +168,23 @@ def replica_answer(
     return inference_pb2.ReplicaAnswer(replica=replica, response=result)
 
 
-def chunk(model: CausalLM, piece: Piece, replica: str) -> inference_pb2.StreamGenerateResponse:
+def chunk(model: CausalLM, piece: Piece, asker: Asker) -> inference_pb2.StreamGenerateResponse:
     """A part of a continuation."""
     return inference_pb2.StreamGenerateResponse(
         text=piece.text,
         finish_reason=_FINISH_REASONS[piece.finish_reason],
         num_tokens=piece.num_tokens,
         num_prompt_tokens=piece.num_prompt_tokens,
-        provenance=provenance(piece, replica),
+        provenance=provenance(piece, asker),
         tokens=_choices(model, piece.choices),
     )
 
 
 def score(
-    model: CausalLM, token_ids: Sequence[int], scored: ScoredContinuation, replica: str
+    model: CausalLM,
+    token_ids: Sequence[int],
+    scored: ScoredContinuation,
+    asker: Asker,
 ) -> inference_pb2.ScoreResponse:
     """A scored continuation."""
     decode = model.tokenizer.decode
@@ -169,5 +201,5 @@ def score(
                 token_ids, scored.argmax_ids, scored.log_probabilities, strict=True
             )
         ],
-        provenance=provenance(scored, replica),
+        provenance=provenance(scored, asker),
     )

@@ -101,7 +101,8 @@ class LaneRouter(RequestRouter):
         if not lanes:
             return [{} for _ in requests]
         prompts = [request.prompt for request in requests]
-        readings = [request.reading for request in requests]
+        canaries = self._table.canaries
+        readings = [canaries.reading(each.reading, each.canary_key) for each in requests]
         claims = self._ask(prompts, vectors, lanes, readings)
         note_claims(claims)
         return claims

@@ -34,6 +34,7 @@ from errata.replica.follower import Follower, Tolerance
 from errata.replica.snapshot import Snapshot
 from errata.replica.snapshot_parts import load_snapshot
 from errata.worker import admission
+from errata.worker.canary_counts import CanaryCounter
 from errata.worker.engines import engine_factory
 from errata.worker.lane_router import LaneRouter
 from errata.worker.retrieval_client import RetrievalClient
@@ -79,6 +80,7 @@ class Replica:
             model, ServingState(version), _limits(settings), settings.engine_options
         )
         self._admitting = ThreadPoolExecutor(_ADMITTING_THREADS, thread_name_prefix="admission")
+        self._counter = CanaryCounter()
         self._retrieval = (
             RetrievalClient(settings.retrieval_address, settings.retrieval_timeout_seconds)
             if settings.retrieval_address
@@ -94,6 +96,7 @@ class Replica:
             apply=self._apply,
             current_position=lambda: self.engine.version,
             device_usage=self._applier.device_usage,
+            canaries=lambda: self._counter.report(self._applier.canaries),
         )
 
     async def start(self) -> None:
@@ -155,7 +158,9 @@ class Replica:
         )
         await self._follower.reach(asked.min_seq, timeout_seconds)
         await failpoint_async("worker.generate")
-        async with aclosing(self.engine.generate(request)) as pieces:
+        reads, before = (request.reading, request.canary_key), self.engine.version.canaries
+        pieces = self._counter.generation(self.engine.generate(request), reads, before)
+        async with aclosing(pieces):
             async for piece in pieces:
                 yield piece
 
@@ -172,7 +177,9 @@ class Replica:
             timeout_seconds,
         )
         await self._follower.reach(asked.min_seq, timeout_seconds)
-        return request.continuation_ids, await self.engine.score(request)
+        reads, before = (request.reading, request.canary_key), self.engine.version.canaries
+        scored = await self._counter.score(self.engine.score(request), reads, before)
+        return request.continuation_ids, scored
 
     async def _admitted(self, admit: Callable[[float], R], timeout_seconds: float) -> R:
         """Checks and tokenises a request in a thread: a long text must not hold others up.
@@ -219,7 +226,13 @@ class Replica:
 
     def _state_at(self, position: Position) -> ServingState:
         applier = self._applier
-        version = Version(position.seq, position.chain_digest, applier.digest(), applier.num_edits)
+        version = Version(
+            position.seq,
+            position.chain_digest,
+            applier.digest(),
+            applier.num_edits,
+            applier.canaries,
+        )
         attribution, table = self._applier.attribution(), self._applier.routing()
         note_index(self._applier.num_edits_by_lane())
         if table is None:

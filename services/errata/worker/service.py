@@ -23,6 +23,7 @@ from errata.platform.telemetry import configure_logging
 from errata.platform.tracing import configure_tracing, span
 from errata.replica.base_model import load_base_model
 from errata.worker import convert
+from errata.worker.admission import GenerationInput, ScoringInput
 from errata.worker.metrics import EngineCollector
 from errata.worker.replica import Replica
 from errata_client._gen.errata.v1 import inference_pb2
@@ -81,12 +82,12 @@ class Worker:
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float, parent: str = ""
     ) -> inference_pb2.GenerateResponse:
         """A whole continuation; `parent` is the caller's trace."""
-        pieces = self._replica.generate(
-            convert.generation_input(request), streaming=False, timeout_seconds=timeout_seconds
-        )
+        asked = convert.generation_input(request)
+        pieces = self._replica.generate(asked, streaming=False, timeout_seconds=timeout_seconds)
         with span("generate", parent=parent, replica=self._replica.name):
-            async with aclosing(pieces):
-                return convert.answer(self._replica.model, await anext(pieces), self._replica.name)
+            # To the generator's end, where the answer is counted.
+            whole = [piece async for piece in pieces][-1]
+            return convert.answer(self._replica.model, whole, self._asker(asked))
 
     async def try_generate(
         self, request: inference_pb2.GenerateRequest, timeout_seconds: float
@@ -102,21 +103,23 @@ class Worker:
         self, request: inference_pb2.StreamGenerateRequest, timeout_seconds: float
     ) -> AsyncIterator[inference_pb2.StreamGenerateResponse]:
         """A continuation as it is made."""
-        pieces = self._replica.generate(
-            convert.generation_input(request), streaming=True, timeout_seconds=timeout_seconds
-        )
+        asked = convert.generation_input(request)
+        pieces = self._replica.generate(asked, streaming=True, timeout_seconds=timeout_seconds)
+        asker = self._asker(asked)
         async with aclosing(pieces):
             async for piece in pieces:
-                yield convert.chunk(self._replica.model, piece, self._replica.name)
+                yield convert.chunk(self._replica.model, piece, asker)
 
     async def score(
         self, request: inference_pb2.ScoreRequest, timeout_seconds: float
     ) -> inference_pb2.ScoreResponse:
         """A scored continuation."""
-        token_ids, scored = await self._replica.score(
-            convert.scoring_input(request), timeout_seconds=timeout_seconds
-        )
-        return convert.score(self._replica.model, token_ids, scored, self._replica.name)
+        asked = convert.scoring_input(request)
+        token_ids, scored = await self._replica.score(asked, timeout_seconds=timeout_seconds)
+        return convert.score(self._replica.model, token_ids, scored, self._asker(asked))
+
+    def _asker(self, asked: GenerationInput | ScoringInput) -> convert.Asker:
+        return convert.Asker(self._replica.name, asked)
 
     async def get_model(
         self, request: inference_pb2.GetModelRequest, timeout_seconds: float

@@ -9,6 +9,7 @@ from hashlib import sha256
 from errata.editing.edit import Edit
 from errata.editing.lane.contract import Ordering
 from errata.editing.lane.inventory import fact_of
+from errata.editing.namespaces import own_namespace
 
 _MAX_BATCHES = 16  # of one window: planning must not take longer than fitting
 
@@ -32,11 +33,12 @@ def next_batch(
 ) -> list[Edit]:
     """The oldest edits of a lane that can be fitted together.
 
-    A batch has the edits of one namespace, that of its oldest edit: what edits learn together
-    must not cross. Edits of other namespaces wait for batches of their own.
+    A batch has the edits of one namespace or canary, that of its oldest edit: what edits learn
+    together must not cross. Edits of others wait for batches of their own.
 
     A batch ends before an edit whose prompt or subject occurs in an earlier pending edit, of any
-    lane: two answers to the same question must be written one after the other, in log order.
+    lane and also in a canary: two answers to the same question must be written one after the other,
+    in log order.
 
     Args:
         pending: lane and edit, in log order.
@@ -50,6 +52,7 @@ def next_batch(
         keys = _keys(edit)
         if other == lane:
             if batch and edit.namespace != batch[0].namespace:
+                seen |= keys
                 continue
             if seen & keys or (batch and edit.name in alone):
                 break
@@ -61,11 +64,11 @@ def next_batch(
 
 
 def window(pending: Iterable[tuple[str, Edit]], lane: str, alone: frozenset[str]) -> list[Edit]:
-    """All edits of a lane and a namespace that can be fitted now, in any order and batches.
+    """All edits of a lane and a namespace, or canary, that can be fitted now, in any order.
 
-    The namespace is that of the oldest edit that can be fitted. An edit whose prompt or subject
-    occurs in an earlier pending edit waits for that edit. If the first edit failed in a batch
-    before, the window contains nothing else.
+    The namespace or canary is that of the oldest edit that can be fitted. An edit whose prompt or
+    subject occurs in an earlier pending edit waits for that edit. If the first edit failed in a
+    batch before, the window contains nothing else.
 
     Args:
         pending: lane and edit, in log order.
@@ -101,5 +104,5 @@ def planned_batch(ordering: Ordering, config_digest: str, edits: Sequence[Edit])
 
 
 def _keys(edit: Edit) -> set[tuple[str, str, str]]:
-    namespace = edit.namespace
+    namespace = own_namespace(edit.namespace)
     return {("fact", namespace, fact_of(edit.said)), ("subject", namespace, edit.subject)}

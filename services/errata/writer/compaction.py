@@ -15,6 +15,7 @@ from errata.editing.edit import Edit
 from errata.editing.lane.commits import Compaction
 from errata.editing.lane.inventory import fact_of
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.namespaces import is_canary_place, reading_for
 from errata.errors import CheckFailedError, PreconditionError
 from errata.log.entries import Figures
 from errata.replica.open_lane import OpenLane
@@ -75,7 +76,7 @@ def compact(
 
     Raises:
         PreconditionError: the method has no compaction, no edit is active, or edits of several
-            namespaces are.
+            namespaces or of an open canary are.
         CheckFailedError: mean reliability, generality or locality fell by more than allowed.
         InvalidRequestError, FitError: from the method.
     """
@@ -88,15 +89,8 @@ def compact(
         )
     if not edits:
         raise PreconditionError(f"{name} has no active edit; there is nothing to compact.")
-    namespaces = {edit.namespace for edit in edits}
-    if len(namespaces) > 1:
-        raise PreconditionError(
-            f"{name} has edits of {len(namespaces)} namespaces, which a compaction would let share "
-            "experts; compact lanes of one namespace only.",
-            lane=name,
-        )
-    namespace = min(namespaces)
-    route = partial(lane.route, reading=(namespace,))
+    namespace = _only_namespace(name, edits)
+    route = partial(lane.route, reading=reading_for(namespace))
     seed = seed_of(lane.configured.config_digest, edits)
     sample = _sample_of(edits, seed)
     # The probes' current answers are the baseline: a compaction must not change these either.
@@ -118,6 +112,30 @@ def compact(
     report = lane.lane.report()
     sizes = {} if report is None else report.sizes
     return Compacted(artifact, names, seed, before, after, sizes)
+
+
+def _only_namespace(name: str, edits: Sequence[Edit]) -> str:
+    """The namespace of a lane's edits.
+
+    Raises:
+        PreconditionError: there are several, or one of an open canary.
+    """
+    on_trial = sorted({edit.canary for edit in edits if is_canary_place(edit.namespace)})
+    if on_trial:
+        raise PreconditionError(
+            f"{name} has edits of the open canary {on_trial[0]}, which a compaction would let "
+            "share experts with those that every request reads; end the canary first.",
+            lane=name,
+            canary=on_trial[0],
+        )
+    namespaces = {edit.namespace for edit in edits}
+    if len(namespaces) > 1:
+        raise PreconditionError(
+            f"{name} has edits of {len(namespaces)} namespaces, which a compaction would let share "
+            "experts; compact lanes of one namespace only.",
+            lane=name,
+        )
+    return min(namespaces)
 
 
 def _sample_of(edits: Sequence[Edit], seed: int) -> list[Edit]:

@@ -1,6 +1,6 @@
 """Finds edits on the same matter as another one: same prompt, or same subject and wording.
 
-Only edits of the same namespace are compared.
+Only edits of the same namespace are compared, whether or not they are in a canary.
 
 A wording is a prompt or a rephrase without the subject, so that "The capital of France is" and "The
 capital of Spain is" share one, and two edits of France that share one state the same relation.
@@ -18,6 +18,7 @@ from enum import Enum
 from errata.editing.chat import said
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
+from errata.editing.namespaces import own_namespace
 from errata.writer.record import order_of
 
 Key = tuple[str, str]
@@ -61,7 +62,8 @@ class Matter:
         subject = _plain(edit.subject)
         texts = (said(prompt) for prompt in (edit.prompt, *edit.rephrases))
         wordings = frozenset(_plain(text).replace(subject, "\0") for text in texts)
-        return cls(edit.namespace, fact_of(edit.said), subject, wordings)
+        namespace = own_namespace(edit.namespace)
+        return cls(namespace, fact_of(edit.said), subject, wordings)
 
     @property
     def keys(self) -> Iterator[Key]:
@@ -106,7 +108,7 @@ class ConflictIndex:
         index: int,
         edit: Edit,
         lane: str,
-        known: Callable[[str], tuple[Edit, str] | None],
+        known: Callable[[Edit, str], tuple[Edit, str] | None],
     ) -> Iterator[Conflict]:
         """The earlier edits on the same matter, newest first.
 
@@ -114,13 +116,13 @@ class ConflictIndex:
             index: of the edit in its request.
             edit: the new one; one without a name is newer than all.
             lane: of the new one.
-            known: gives an earlier edit and its lane; None for one that does not count.
+            known: for the new edit, gives an earlier one and its lane; None if it does not count.
         """
         matter, target, num_found = Matter.of(edit), _plain(edit.target), 0
         for name in self._candidates(matter):
             if num_found == MAX_SHOWN:
                 return
-            found = known(name)
+            found = known(edit, name)
             is_later = bool(edit.name) and order_of(name) >= order_of(edit.name)
             if found is None or is_later:
                 continue
@@ -130,7 +132,8 @@ class ConflictIndex:
 
     def same_prompt(self, edit: Edit) -> list[str]:
         """Names of all edits with this prompt and namespace, newest first."""
-        return self._names.get((edit.namespace, fact_of(edit.said)), [])[::-1]
+        key = own_namespace(edit.namespace), fact_of(edit.said)
+        return self._names.get(key, [])[::-1]
 
     def _candidates(self, matter: Matter) -> Iterator[str]:
         """Names of edits on the matter, newest first, read only as far as they are asked for."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from errata.editing.lane.contract import LaneReport
-from errata.editing.namespaces import namespace_of
+from errata.editing.namespaces import DEFAULT, namespace_of
 from errata.errors import InvalidEditError, InvalidRequestError
 from errata.log.chat_convert import chat_of, prompts_of
 from errata.log.entries import LaneConfigured
-from errata.log.payload_convert import figures_message, ref_message, spec_message
+from errata.log.payload_convert import figures_message, ref_message
 from errata.log.policy_convert import schedule_of
+from errata.log.request_convert import spec_message
 from errata.platform.status_convert import to_status
 from errata.writer.compaction import DEFAULT_MAX_LOSS, Compacted, CompactionOptions
 from errata.writer.filters import EditFilter
@@ -31,15 +32,20 @@ STATES = {
 }
 
 
-def draft(index: int, message: types_pb2.EditSpec) -> Draft:
+def draft(index: int, message: types_pb2.EditSpec, unnamed: str = DEFAULT) -> Draft:
     """An edit as the client sent it, with the namespace in its canonical form.
+
+    Args:
+        index: of the edit in its request.
+        message: that the client sent.
+        unnamed: the namespace if it names none.
 
     Raises:
         InvalidEditError: a time that cannot be represented, or an impossible namespace.
     """
     field = f"edits[{index}].namespace"
     try:
-        namespace = namespace_of(message.namespace, field)
+        namespace = namespace_of(message.namespace, field) if message.namespace else unnamed
     except InvalidRequestError as error:
         raise InvalidEditError(error.message, field=field) from error
     try:
@@ -59,6 +65,7 @@ def draft(index: int, message: types_pb2.EditSpec) -> Draft:
         separator=message.separator if message.HasField("separator") else None,
         times=times,
         namespace=namespace,
+        canary=message.canary,
     )
 
 

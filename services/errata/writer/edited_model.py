@@ -15,6 +15,7 @@ from torch import Tensor
 from errata.editing.edit import Edit
 from errata.editing.lane.contract import Lane, LaneReport
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.namespaces import reading_for
 from errata.errors import ErrataError, UnavailableError
 from errata.log.chain import ORIGIN, Position
 from errata.log.entries import Entry, LaneConfigured, SnapshotTaken
@@ -278,9 +279,9 @@ class EditedModel:
         parts: defaultdict[tuple[str, str], list[Edit]] = defaultdict(list)
         for edit in edits:
             parts[self.ledger.get(edit.name).lane, edit.namespace].append(edit)
-        for (name, namespace), own in parts.items():
+        for (name, place), own in parts.items():
             if name in self.lanes:
-                route = partial(self.lanes[name].route, reading=(namespace,))
+                route = partial(self.lanes[name].route, reading=reading_for(place))
                 found |= await asyncio.to_thread(checks.answered, self.model, own, route)
         return found
 

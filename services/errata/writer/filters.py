@@ -37,7 +37,7 @@ class EditFilter:
             self.state in (None, record.state)
             and self.lane in ("", record.lane)
             and self.author in ("", record.author)
-            and self.namespace in (None, record.edit.namespace)
+            and self.namespace in (None, record.namespace)
             and (self.from_time is None or record.request_time >= self.from_time)
             and (self.until_time is None or record.request_time < self.until_time)
             and self._is_in(record)

@@ -14,6 +14,7 @@ from errata.editing.artifact import Artifact
 from errata.editing.edit import LAST_ATTEMPT, Edit, EditBatch
 from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.namespaces import reading_for
 from errata.errors import (
     CheckFailedError,
     ErrataError,
@@ -127,9 +128,9 @@ def _attempt(
     seconds: defaultdict[str, float],
 ) -> tuple[Fitted, list[Rejection]]:
     start = perf_counter()
-    namespace = edits[0].namespace  # the batch has one
-    outside = {edit.name: namespace for edit in edits} if namespace else {}
-    route = partial(lane.route, reading=(namespace,))
+    place = edits[0].namespace  # the batch has one
+    outside = {edit.name: place for edit in edits} if place else {}
+    route = partial(lane.route, reading=reading_for(place))
     before = checks.baseline(model, edits, route)
     seconds["check"] += perf_counter() - start
     batch = EditBatch(tuple(edits), seed_of(lane.configured.config_digest, edits), attempt)

@@ -16,12 +16,13 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.encoding import encode
 from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
-from errata.editing.namespaces import DEFAULT, namespace_of
+from errata.editing.namespaces import DEFAULT, namespace_of, place_of
 from errata.editing.registry import get_method, methods
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
 from errata.log.entries import UNTIMED, LaneConfigured, Schedule
 from errata.platform.settings import WriterSettings
+from errata.writer.canary_intake import checked_name
 from errata.writer.checks import PROBE_TOKENS
 from errata.writer.subjects import longest_name
 
@@ -40,6 +41,7 @@ class Draft:
     chat: Chat | None = None
     times: Schedule = UNTIMED
     namespace: str = DEFAULT
+    canary: str = ""
 
     @property
     def lacks_subject(self) -> bool:
@@ -214,10 +216,12 @@ def _accept_one(draft: Draft, field: str, model: CausalLM, limits: WriterSetting
     if not isinstance(prompt, str):
         size = len(row.ids) - row.num_target
         _check_length(size, limits.max_prompt_tokens, f"{field}.chat")
+    canary = checked_name(draft.canary, f"{field}.canary")
     edit = Edit(name="", prompt=prompt, target=target, subject=subject, separator=stated)
     return replace(
         edit,
-        namespace=_namespace(draft.namespace, f"{field}.namespace"),
+        namespace=place_of(_namespace(draft.namespace, f"{field}.namespace"), canary),
+        canary=canary,
         rephrases=_probes(
             draft.rephrases, edit, f"{field}.rephrases", model, limits, limits.max_probes
         ),

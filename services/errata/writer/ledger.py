@@ -10,7 +10,7 @@ from datetime import datetime
 
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
-from errata.errors import NotFoundError
+from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.entries import (
     EditsCommitted,
     EditsRejected,
@@ -27,10 +27,9 @@ from errata.log.entries import (
     Verdict,
     impossible_entry,
 )
-from errata.log.methods import METHODS
 from errata.writer.agenda import Agenda
 from errata.writer.batching import next_batch, window
-from errata.writer.conflicts import Conflict, ConflictIndex
+from errata.writer.canary_book import CanaryBook, decision_digest
 from errata.writer.record import (
     EditRecord,
     LedgerState,
@@ -40,29 +39,26 @@ from errata.writer.record import (
     order_of,
     review_error,
 )
+from errata.writer.related_edits import RelatedEdits
 
-_CONFLICTING = frozenset(State) - {State.REJECTED, State.REVERTED, State.WITHDRAWN}
 
-
-class EditLedger:
-    """All edits in log order, the lanes, and the request ids that were used."""
+class EditLedger(RelatedEdits):
+    """All edits in log order, the lanes, the canaries, and the request ids that were used."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seq = 0
-        self.lanes: dict[str, tuple[int, LaneConfigured]] = {}
         self.lane_models: dict[str, str] = {}  # lane → digest of its active model
         self.probes: tuple[Prompt, ...] = ()
         self.probes_seq = 0  # of the entry that set them; 0 before the first
         self.reviewed_lanes = set[str]()  # whose new edits wait for approval
-        self._records: dict[str, EditRecord] = {}
-        self._same: defaultdict[tuple[str, str, str], list[str]] = defaultdict(list)
+        self.canaries = CanaryBook()
         self._pending: dict[str, None] = {}  # insertion order is the order of their fits
         self._waiting: dict[str, None] = {}  # proposed or scheduled
         self._request_seqs: dict[str, int] = {}
         self._compactions: dict[int, str] = {}  # seq → lane
         self._decisions: dict[int, str] = {}  # seq → digest
         self._requests: dict[int, tuple[str, ...]] = {}  # seq → names
-        self._conflicts = ConflictIndex()
         self.agenda = Agenda()
         self._changed = asyncio.Condition()
 
@@ -100,6 +96,7 @@ class EditLedger:
             self.probes_seq,
             frozenset(self.reviewed_lanes),
             dict(self._decisions),
+            self.canaries.capture(),
         )
 
     async def restore(self, state: LedgerState) -> None:
@@ -110,11 +107,13 @@ class EditLedger:
         self.reviewed_lanes = set(state.reviewed_lanes)
         self._compactions, self._request_seqs = dict(state.compactions), dict(state.request_seqs)
         self._decisions = dict(state.decisions)
+        self.canaries.restore(state.canaries)
         requests: defaultdict[int, list[str]] = defaultdict(list)
         for record in state.records:
             name = record.edit.name
             self._records[name] = record
             self._conflicts.add(record.edit)
+            self.canaries.add(record.edit)
             requests[int(name.removeprefix("edits/").partition("-")[0])].append(name)
             if record.state.waits:
                 self._waiting[name] = None
@@ -126,7 +125,7 @@ class EditLedger:
         self._requests = {seq: tuple(names) for seq, names in requests.items()}
         active = [record for record in state.records if record.state is State.COMMITTED]
         for record in sorted(active, key=lambda record: record.commit_seq):
-            self._same[record.fact].append(record.edit.name)
+            self._activate(record.edit.name)
         await self.notify()
 
     async def fold(self, entries: Iterable[Entry]) -> None:
@@ -159,99 +158,9 @@ class EditLedger:
         """Returns once the entry at `seq` is folded in."""
         await self.wait_until(lambda: self.seq >= seq)
 
-    def get(self, name: str) -> EditRecord:
-        """One edit.
-
-        Raises:
-            NotFoundError: no such edit.
-        """
-        if name not in self._records:
-            raise NotFoundError(
-                f"there is no edit {name!r}; names look like edits/12-0. `errata log` lists them.",
-                name=name,
-            )
-        return self._records[name]
-
     def of_request(self, seq: int) -> list[EditRecord]:
         """The edits of the request at `seq`."""
         return [self._records[name] for name in self._requests[seq]]
-
-    def records(self) -> Iterator[EditRecord]:
-        """All edits in log order."""
-        return iter(self._records.values())
-
-    def active_edits(self, lane: str) -> list[Edit]:
-        """The lane's active edits, in the order of their commits."""
-        records = [
-            record
-            for record in self._records.values()
-            if record.lane == lane and record.state is State.COMMITTED
-        ]
-        return [record.edit for record in sorted(records, key=lambda record: record.commit_seq)]
-
-    def dependents_of(self, names: Sequence[str]) -> list[Edit]:
-        """Active edits, of any lane, whose answers may come from `names`, edits of one lane.
-
-        They have the same namespaces, unless the lane changes weights, which all requests read,
-        were committed later, and have the same subject or were already answered before their
-        own commit, so that their fit had little to write. Superseded edits are left out.
-        """
-        records = [self._records[name] for name in names]
-        first = min(record.commit_seq for record in records)
-        subjects = {record.edit.subject for record in records}
-        namespaces = {record.edit.namespace for record in records}
-        _, lane = self.lanes[records[0].lane]
-        is_for_all = not METHODS[lane.method].namespaces
-        return [
-            record.edit
-            for record in self._records.values()
-            if record.state is State.COMMITTED
-            and record.commit_seq > first
-            and record.edit.name not in names
-            and (is_for_all or record.edit.namespace in namespaces)
-            and (record.edit.subject in subjects or _was_answered(record))
-            and not self.superseded_by(record)
-        ]
-
-    def superseded_by(self, record: EditRecord) -> str:
-        """The newest active edit of the same prompt, lane and namespace, if another; else empty."""
-        if record.state is not State.COMMITTED:
-            return ""
-        newest = self._same[record.fact][-1]
-        return "" if newest == record.edit.name else newest
-
-    def conflicts_of(self, edits: Sequence[Edit], lane: str) -> list[Conflict]:
-        """Earlier edits on the same matter, of any lane, that are in force or waiting.
-
-        Args:
-            edits: of one request; those that have a name are compared with earlier ones only.
-            lane: of all of them.
-        """
-
-        def known(name: str) -> tuple[Edit, str] | None:
-            record = self._records[name]
-            return (record.edit, record.lane) if record.state in _CONFLICTING else None
-
-        return [
-            conflict
-            for index, edit in enumerate(edits)
-            for conflict in self._conflicts.find(index, edit, lane, known)
-        ]
-
-    def newer_than(self, record: EditRecord) -> str:
-        """An edit of the same prompt and lane that was requested later and not refused, or empty.
-
-        Proposed ones do not count: somebody still has to decide on them.
-        """
-        own = order_of(record.edit.name)
-        for name in self._conflicts.same_prompt(record.edit):
-            other = self._records[name]
-            if order_of(name) <= own:
-                break
-            counts = other.state in _CONFLICTING and other.state is not State.PROPOSED
-            if counts and other.lane == record.lane:
-                return name
-        return ""
 
     def decision_at(self, seq: int) -> str | None:
         """The digest of the decision at a position; None if there is another entry."""
@@ -311,7 +220,7 @@ class EditLedger:
                         artifact=kind.artifact,
                         base_model_digest=kind.base_model_digest,
                     )
-                    self._same[self._records[name].fact].append(name)
+                    self._activate(name)
             case EditsRejected() as kind:
                 for item in kind.rejections:
                     self._settle(
@@ -320,8 +229,7 @@ class EditLedger:
             case EditsReverted() as kind:
                 for name in kind.edits:
                     if self._records[name].state is not State.REVERTED:  # the first reversal counts
-                        self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
-                        self._same[self._records[name].fact].remove(name)
+                        self._revert(name, entry)
             case LaneConfigured() as kind:
                 self.lanes[kind.lane] = (entry.seq, kind)
             case LaneModelCommitted() as kind:
@@ -337,6 +245,24 @@ class EditLedger:
             case EditsReleased() as kind:
                 for name in sorted(kind.edits, key=order_of):
                     self._queue(name, entry)
+            case CanarySet() as kind:
+                self._decisions[entry.seq] = decision_digest(kind, entry.author)
+                self.canaries.put(entry, kind)
+            case CanaryEnded() as kind:
+                self._decisions[entry.seq] = decision_digest(kind, entry.author)
+                self._end_canary(entry, kind)
+
+    def _end_canary(self, entry: Entry, kind: CanaryEnded) -> None:
+        ended = self.canaries.end(entry, kind)
+        if kind.outcome is Outcome.PROMOTED:
+            self._move(self.canaries.edits_of(ended.name), ended.namespace)
+            return
+        for name in kind.edits:
+            self._revert(name, entry)
+
+    def _revert(self, name: str, entry: Entry) -> None:
+        self._settle(name, state=State.REVERTED, revert_seq=entry.seq)
+        self._deactivate(name)
 
     def _fold_request(self, entry: Entry, kind: EditsRequested) -> None:
         self._requests[entry.seq] = tuple(edit.name for edit in kind.edits)
@@ -360,6 +286,7 @@ class EditLedger:
             (self._waiting if state.waits else self._pending)[edit.name] = None
             self.agenda.note(self._records[edit.name])
             self._conflicts.add(edit)
+            self.canaries.add(edit)
 
     def _fold_review(self, entry: Entry, kind: EditsReviewed) -> None:
         self._decisions[entry.seq] = digest_of(kind)
@@ -394,7 +321,3 @@ class EditLedger:
         self._records[name] = replace(self._records[name], **changes)  # type: ignore[arg-type]
         self._pending.pop(name, None)
         self._waiting.pop(name, None)
-
-
-def _was_answered(record: EditRecord) -> bool:
-    return record.figures is not None and record.figures.already_answered

@@ -22,6 +22,7 @@ from errata.errors import ArtifactCorruptError
 from errata.log.entries import UNTIMED, ArtifactRef, Figures, LaneConfigured, Schedule
 from errata.platform.status_convert import status_bytes, status_error
 from errata.replica.fold_pages import json_page, json_pages
+from errata.writer.canary_book import CanaryRecord
 from errata.writer.record import EditRecord, LedgerState, Review, State
 
 _EDITS, _REQUESTS = "edits", "requests"
@@ -54,6 +55,8 @@ class _Stored:
 
 _PAGE = TypeAdapter(list[_Stored])
 _PROMPTS = TypeAdapter(tuple[Prompt, ...])
+_CANARIES = TypeAdapter(list[CanaryRecord])
+_WITHOUT_CANARY = {"__all__": {"edit": {"canary"}}}
 
 
 def ledger_pages(state: LedgerState) -> Iterator[bytes]:
@@ -73,6 +76,7 @@ def ledger_pages(state: LedgerState) -> Iterator[bytes]:
             "probes": [state.probes_seq, _PROMPTS.dump_python(state.probes, mode="json")],
             _EDITS: len(pages),
             _REQUESTS: len(ids),
+            **_canaries(state),
         }
     )
     yield from pages
@@ -115,13 +119,23 @@ def _read(pages: Sequence[bytes]) -> LedgerState:
         probes_seq=int(probes_seq),
         reviewed_lanes=frozenset(map(str, head.get("reviewed_lanes", ()))),
         decisions={int(seq): str(digest) for seq, digest in head.get("decisions", ())},
+        canaries=_CANARIES.validate_python(head.get("canaries", ())),
     )
+
+
+def _canaries(state: LedgerState) -> dict[str, Any]:
+    if not state.canaries:
+        return {}
+    return {"canaries": _CANARIES.dump_python(list(state.canaries), mode="json")}
 
 
 def _record_pages(records: Sequence[_Stored]) -> Iterator[bytes]:
     start = 0
     for end in page_ends((record.edit.name.encode(), 0) for record in records):
-        yield _PAGE.dump_json(list(records[start:end]))
+        page = list(records[start:end])
+        # Pages without canaries are those that earlier versions wrote, byte for byte.
+        has_canary = any(record.edit.canary for record in page)
+        yield _PAGE.dump_json(page, exclude=None if has_canary else _WITHOUT_CANARY)
         start = end
 
 

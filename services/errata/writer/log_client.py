@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import cast
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, cast
 
 import grpc
 
@@ -14,9 +14,11 @@ from errata.platform.rpc_errors import service_error
 from errata.platform.security.identity import on_behalf_of
 from errata.platform.tracing import outgoing, trace_parent
 from errata.writer import log_convert
+from errata.writer.canary_tally import CanaryReport
 from errata.writer.log_convert import ReportedDigest
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 
+T = TypeVar("T")
 _TIMEOUT_SECONDS = 10.0
 
 
@@ -101,14 +103,22 @@ class LogClient:
 
         Replicas that are not there yet, or contradict the log, are left out.
         """
-        found, token = list[ReportedDigest](), ""
+        return await self._of_replicas(seq, log_convert.reported_digests)
+
+    async def canary_reports(self) -> list[CanaryReport]:
+        """What live replicas have counted for the open canaries; raises as `state`."""
+        return await self._of_replicas(0, log_convert.canary_reports)
+
+    async def _of_replicas(self, at_seq: int, read: Callable[[Any], list[T]]) -> list[T]:
+        """What `read` finds in each page of the list of replicas."""
+        found, token = list[T](), ""
         while True:
-            request = log_convert.list_replicas_request(seq, token)
+            request = log_convert.list_replicas_request(at_seq, token)
             try:
                 response = await self._stub.ListReplicas(request, timeout=_TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 raise service_error(error) from error
-            found += log_convert.reported_digests(response)
+            found += read(response)
             token = response.next_page_token
             if not token:
                 return found

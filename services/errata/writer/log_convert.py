@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from errata.log.canary_convert import comparison_of
 from errata.log.entries import Payload
 from errata.log.payload_convert import encode
+from errata.writer.canary_tally import CanaryReport
 from errata_client._gen.errata.v1 import edit_log_pb2
 
 _PAGE = 1_000
@@ -62,6 +64,18 @@ def append_request(
 def list_replicas_request(at_seq: int, page_token: str) -> edit_log_pb2.ListReplicasRequest:
     """Asks for the replicas, and for their digests at a position."""
     return edit_log_pb2.ListReplicasRequest(page_size=_PAGE, page_token=page_token, at_seq=at_seq)
+
+
+def canary_reports(response: edit_log_pb2.ListReplicasResponse) -> list[CanaryReport]:
+    """What replicas that agree with the log have counted for the open canaries."""
+    return [
+        CanaryReport(
+            replica.replica,
+            {name: comparison_of(counted) for name, counted in replica.canaries.items()},
+        )
+        for replica in response.replicas
+        if replica.agrees and replica.canaries
+    ]
 
 
 def reported_digests(response: edit_log_pb2.ListReplicasResponse) -> list[ReportedDigest]:

@@ -24,6 +24,7 @@ from errata.replica.base_model import load_base_model
 from errata.writer.lanes import LaneSetup, read_lanes
 from errata.writer.lease import Lease
 from errata.writer.log_client import LogClient
+from errata.writer.log_services import LogServices
 from errata.writer.metrics import LedgerCollector
 from errata.writer.resources import WriterResources
 from errata.writer.service import SERVICE_NAME, EditingService
@@ -86,6 +87,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if not await unless_stopped(_wait_for_log(channel, settings.log.dialled), stop):
             return
         lease = Lease(log, settings.writer)
+        services = LogServices(settings.log.dialled)
         writer = Writer(
             model,
             log,
@@ -94,6 +96,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             resources,
             settings.writer,
             keys,
+            reports=services.canary_reports,
         )
         started = asyncio.Event()
         read_only_at = settings.log.read_only_at
@@ -108,6 +111,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+            await services.close()
         if started.is_set() and read_only_at is None:
             await lease.end()  # no renewal can follow
 
@@ -149,7 +153,8 @@ async def _serve(
     server = GrpcServer(settings.address, [SERVICE_NAME], gate=gate)
     editing_pb2_grpc.add_EditingServiceServicer_to_server(service, server.server)
     try:
-        with metrics_endpoint(settings.metrics_address, LedgerCollector(writer.ledger)):
+        collector = LedgerCollector(writer.ledger, writer.canaries.tally)
+        with metrics_endpoint(settings.metrics_address, collector):
             if settings.standby:
                 await server.start()
             await _first(work, unless_stopped(started.wait(), stop))

@@ -8,7 +8,8 @@ from errata.editing.chat import Chat, Prompt
 from errata.errors import InvalidRequestError
 from errata.log.chat_convert import chat_message, chats_in, prompts_of, texts_in
 from errata.log.entries import Verdict
-from errata.log.payload_convert import figures_message, spec_message
+from errata.log.payload_convert import figures_message
+from errata.log.request_convert import spec_message
 from errata.platform.status_convert import to_status
 from errata.writer.conflicts import Conflict, Kind
 from errata.writer.convert import STATES

@@ -13,7 +13,7 @@ from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.lane.commits import Commit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
-from errata.editing.namespaces import Reading
+from errata.editing.namespaces import Reading, reading_for
 from errata.engine import offline
 from errata.errors import ErrataError
 from errata.log.entries import Figures, Schedule
@@ -96,7 +96,7 @@ def preview(
     """Fits an edit as if it were alone, asks the model before and after, and undoes it.
 
     The fit is the one that would follow a submission: the same seed, checks and attempts. Answers
-    are those of a request that reads the edit's namespace.
+    are those of a request that reads the edit's namespace, and is in its canary if it has one.
 
     Args:
         model: of the writer, with all edits of the log.
@@ -109,7 +109,7 @@ def preview(
     edit = candidate.edit
     groups = ((edit.prompt, *edit.rephrases), probes_of(edit), tuple(probe_set))
     asked = list(dict.fromkeys(prompt for group in groups for prompt in group))
-    reading = (edit.namespace,)
+    reading = reading_for(edit.namespace)
     before = _answers(model, asked, _route(served, reading))
     outcome = fit_batch(model, lane, [edit], limits)
     after: dict[Prompt, str] = {}
@@ -157,7 +157,7 @@ def _with_trial(served: RoutingTable | None, lane: OpenLane, name: str) -> Routi
 
 
 def _route(table: RoutingTable | None, reading: Reading) -> Route:
-    """Routes as for requests that read the edit's namespace alone."""
+    """Routes as for requests with this reading."""
 
     def route(prompts: Sequence[str]) -> list[RowPlan]:
         return [BASE] * len(prompts) if table is None else table.route(prompts, reading)

@@ -25,7 +25,8 @@ from errata.writer.ledger import EditLedger
 from errata.writer.log_client import LogClient
 from errata.writer.signing import Signer
 
-_AUTHOR = "errata-writer"
+AUTHOR = "errata-writer"
+"""Author of what the writer appends of its own accord."""
 _NAMESPACE = uuid.UUID("6f0ed5f2-4f0c-5c39-9d4f-1f3a5f0c7a11")
 
 
@@ -101,7 +102,7 @@ class Publisher:
         if entry is not None:
             keys = "|".join(key.key_id for key in entry.keys)
             act = own_request_id(f"trust|{keys}|{self._ledger.seq}")
-            await self._retried(act, entry, _AUTHOR)  # the key it replaces may have signed it
+            await self._retried(act, entry, AUTHOR)  # the key it replaces may have signed it
 
     async def _retried(self, request_id: str, payload: Payload, author: str) -> int:
         return await until_available(lambda: self.append(request_id, payload, author), "the log")
@@ -114,7 +115,7 @@ class Publisher:
                 an act after a restart appends nothing twice.
             payload: of the entry.
         """
-        return await self.append_with_retry(own_request_id(act), payload, _AUTHOR)
+        return await self.append_with_retry(own_request_id(act), payload, AUTHOR)
 
     async def store(self, data: bytes) -> ArtifactRef:
         """Stores an artifact, and retries until the store answers: the fit must not be lost."""

@@ -12,6 +12,7 @@ from enum import Enum
 from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.lane.inventory import fact_of
+from errata.editing.namespaces import own_namespace
 from errata.errors import ErrataError, PreconditionError
 from errata.log.entries import (
     UNTIMED,
@@ -22,6 +23,7 @@ from errata.log.entries import (
     Schedule,
     Verdict,
 )
+from errata.writer.canary_book import CanaryRecord
 
 
 class State(Enum):
@@ -113,8 +115,13 @@ class EditRecord:
 
     @property
     def fact(self) -> tuple[str, str, str]:
-        """Lane, namespace and prompt: of edits that share them, the newest answers."""
+        """Lane, place and prompt: of edits that share them, the newest answers."""
         return self.lane, self.edit.namespace, fact_of(self.edit.said)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that callers know, of an edit in a canary as well."""
+        return own_namespace(self.edit.namespace)
 
     def rests(self, now: datetime) -> bool:
         """Whether nothing but a decision, or a time to come, can change it."""
@@ -148,7 +155,8 @@ class LedgerState:
         probes: the deployment's probe set.
         probes_seq: of the entry that set them; 0 before the first.
         reviewed_lanes: lanes whose new edits wait for approval.
-        decisions: position → digest of a decision on edits that waited.
+        decisions: position → digest of a decision on edits that waited, or on a canary.
+        canaries: all of them, in the order in which they were opened.
     """
 
     seq: int
@@ -161,6 +169,7 @@ class LedgerState:
     probes_seq: int = 0
     reviewed_lanes: frozenset[str] = frozenset()
     decisions: Mapping[int, str] = field(default_factory=dict)
+    canaries: Sequence[CanaryRecord] = ()
 
 
 def digest_of(review: EditsReviewed) -> str:

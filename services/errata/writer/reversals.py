@@ -73,7 +73,7 @@ class Reversals:
     def _told(self, names: Sequence[str]) -> str:
         """The edits that the caller may see, and the number of the others."""
         records = [self._ledger.get(name) for name in names]
-        seen = [r.edit.name for r in records if may_see(r.lane, r.edit.namespace)]
+        seen = [r.edit.name for r in records if may_see(r.lane, r.namespace)]
         hidden = len(names) - len(seen)
         return ", ".join([*seen, *([f"{hidden} that you may not see"] if hidden else [])])
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from errata.errors import InvalidRequestError, LimitExceededError
+from errata.editing.namespaces import DEFAULT, own_namespace
+from errata.errors import InvalidRequestError, LimitExceededError, PermissionDeniedError
 from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
@@ -23,11 +25,14 @@ from errata.platform.security.identity import (
     require_sight_of,
 )
 from errata.platform.security.rules import Role
-from errata.writer import convert, policy_convert
+from errata.writer import canary_convert, convert, policy_convert
+from errata.writer.canaries import no_canary
+from errata.writer.canary_book import CanaryBook, CanaryRecord
 from errata.writer.conflicts import Conflict
+from errata.writer.intake import Draft
 from errata.writer.record import EditRecord
 from errata.writer.writer import Writer
-from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc
+from errata_client._gen.errata.v1 import editing_pb2, editing_pb2_grpc, types_pb2
 
 SERVICE_NAME = editing_pb2.DESCRIPTOR.services_by_name["EditingService"].full_name
 M = TypeVar("M", bound=Message)
@@ -50,7 +55,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.SubmitEditsResponse:
         """Accepts edits; they are durable before the response."""
         self._check_writable()
-        drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
+        drafts = self._drafts(request.edits)
         require_lanes([request.lane or self._default_lane])
         require_namespaces({draft.namespace for draft in drafts})
         seq, records = await self._writer.submit(
@@ -102,7 +107,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         if wanted.namespace is not None:
             require_namespaces([wanted.namespace])
         records = self._writer.ledger.records()
-        seen = (record for record in records if may_see(record.lane, record.edit.namespace))
+        seen = (record for record in records if may_see(record.lane, record.namespace))
         messages = map(self._edit, filter(wanted.matches, seen))
         edits, token = _page("edits", messages, request.page_size, request.page_token)
         return editing_pb2.ListEditsResponse(edits=edits, next_page_token=token)
@@ -129,7 +134,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self._check_writable()
         require_lanes([request.lane])
         for edit in self._writer.ledger.active_edits(request.lane):
-            require_sight_of(edit.name, request.lane, edit.namespace)
+            require_sight_of(edit.name, request.lane, own_namespace(edit.namespace))
         order, author = convert.order(request), author_of(request.author)
         seq, made = await self._writer.compact(
             request.request_id, request.lane, order, author, _wait_seconds(context)
@@ -149,7 +154,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             self._require(request.names)
             seq, made = await self._writer.previews.waiting(request.names, wait)
         else:
-            drafts = [convert.draft(n, spec) for n, spec in enumerate(request.edits)]
+            drafts = self._drafts(request.edits)
             lane = request.lane or self._default_lane
             require_lanes([lane])
             require_namespaces({draft.namespace for draft in drafts})
@@ -211,6 +216,60 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         ledger = self._writer.ledger
         return policy_convert.probes_message(ledger.probes_seq, ledger.probes)
 
+    async def SetCanary(
+        self, request: editing_pb2.SetCanaryRequest, context: Any
+    ) -> editing_pb2.SetCanaryResponse:
+        """Opens a canary, or changes an open one."""
+        self._check_writable()
+        known = self._canaries.get(request.name)
+        if known is not None:
+            require_sight_of(known.name, known.lane, known.namespace)
+            if known.is_open and len(_seen_readers(known)) < len(known.readers):
+                raise PermissionDeniedError(
+                    f"{known.name} has readers that you may not see; ask an operator to change it."
+                )
+        wanted = canary_convert.wanted_of(request, known, self._default_lane)
+        require_lanes([wanted.lane])
+        require_namespaces({wanted.namespace, *wanted.readers})
+        seq, record = await self._writer.canaries.set(
+            request.request_id, wanted, author_of(request.author), _wait_seconds(context)
+        )
+        return editing_pb2.SetCanaryResponse(seq=seq, canary=self._canary(record))
+
+    async def EndCanary(
+        self, request: editing_pb2.EndCanaryRequest, context: Any
+    ) -> editing_pb2.EndCanaryResponse:
+        """Promotes a canary, or rolls it back."""
+        self._check_writable()
+        known = self._writer.canaries.get(request.name)
+        require_sight_of(known.name, known.lane, known.namespace)
+        ending = canary_convert.ending_of(request, author_of(request.author))
+        seq, record = await self._writer.canaries.end(
+            request.request_id, ending, _wait_seconds(context)
+        )
+        return editing_pb2.EndCanaryResponse(seq=seq, canary=self._canary(record))
+
+    async def ListCanaries(
+        self, request: editing_pb2.ListCanariesRequest, context: Any
+    ) -> editing_pb2.ListCanariesResponse:
+        """The canaries, newest first."""
+        token = request.page_token
+        before = number_of_token("canaries", token) if token else None
+        found = [
+            record
+            for record in (self._canaries.open_ones() if request.only_open else self._canaries)
+            if may_see(record.lane, record.namespace)
+            and request.name in ("", record.name)
+            and (before is None or record.opened_seq < before)
+        ]
+        if request.name and not found and before is None:
+            raise no_canary(request.name)
+        messages = map(self._canary, found)
+        canaries, more = _page("canaries", messages, request.page_size, "")
+        # Canaries that are opened meanwhile must not move the next page.
+        following = page_token("canaries", str(canaries[-1].opened_seq)) if more else ""
+        return editing_pb2.ListCanariesResponse(canaries=canaries, next_page_token=following)
+
     async def ListLanes(
         self, request: editing_pb2.ListLanesRequest, context: Any
     ) -> editing_pb2.ListLanesResponse:
@@ -229,12 +288,34 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         lanes, token = _page("lanes", messages, request.page_size, request.page_token)
         return editing_pb2.ListLanesResponse(lanes=lanes, next_page_token=token)
 
+    @property
+    def _canaries(self) -> CanaryBook:
+        return self._writer.ledger.canaries
+
+    def _canary(self, record: CanaryRecord) -> editing_pb2.Canary:
+        counted = self._writer.canaries.tally.of(record.name)
+        return canary_convert.canary_message(
+            replace(record, readers=_seen_readers(record)),
+            self._canaries.edits_of(record.name),
+            counted,
+        )
+
+    def _drafts(self, specs: Iterable[types_pb2.EditSpec]) -> list[Draft]:
+        """The edits; one that names a canary and no namespace belongs to the canary's."""
+        drafts = []
+        for index, spec in enumerate(specs):
+            known = self._canaries.get(spec.canary)
+            is_seen = known is not None and may_see(known.lane, known.namespace)
+            unnamed = known.namespace if known is not None and is_seen else DEFAULT
+            drafts.append(convert.draft(index, spec, unnamed))
+        return drafts
+
     def _require(self, names: Iterable[str]) -> None:
         """Returns if the caller may use the lanes and the namespaces of these edits."""
         records = [self._writer.ledger.get(name) for name in names]
         require_lanes({record.lane for record in records})
         for record in records:
-            require_sight_of(record.edit.name, record.lane, record.edit.namespace)
+            require_sight_of(record.edit.name, record.lane, record.namespace)
 
     def _check_writable(self) -> None:
         if self._read_only_at is not None:
@@ -246,7 +327,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         return [
             policy_convert.conflict_message(each, record)
             for each, record in records
-            if may_see(record.lane, record.edit.namespace)
+            if may_see(record.lane, record.namespace)
         ]
 
     def _edit(self, record: EditRecord) -> editing_pb2.Edit:
@@ -259,6 +340,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
     def _edits(self, records: Sequence[EditRecord]) -> list[editing_pb2.Edit]:
         return [self._edit(record) for record in records]
+
+
+def _seen_readers(canary: CanaryRecord) -> tuple[str, ...]:
+    """The readers that the caller may know."""
+    return tuple(name for name in canary.readers if may_see(canary.lane, name))
 
 
 def _wait_seconds(context: Any) -> float:

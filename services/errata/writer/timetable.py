@@ -82,7 +82,7 @@ class Timetable:
             begins, ends = self._ledger.agenda.take_due(self._clock())
             await self._end([self._ledger.get(name) for name in ends])
             scheduled = [n for n in begins if self._ledger.get(n).state is State.SCHEDULED]
-            for names in _parts(scheduled):
+            for names in parts_of(scheduled):
                 await failpoint_async("writer.release.before_append")
                 seq = await self._publisher.append_own(
                     f"release|{'|'.join(names)}", EditsReleased(names)
@@ -97,12 +97,12 @@ class Timetable:
             elif not record.state.settled:
                 others[record.lane].append(record.edit.name)
         for found in committed.values():
-            for names in _parts(found):
+            for names in parts_of(found):
                 await failpoint_async("writer.expire.before_append")
                 reversal = EditsReverted(names, EXPIRED)
                 await self._publisher.append_own(f"expire|{'|'.join(names)}", reversal)
         for lane, found in others.items():
-            for names in _parts(found):
+            for names in parts_of(found):
                 rejections = tuple(Rejection(name, self._too_late(name), None) for name in names)
                 await self._publisher.append_own(
                     f"expire|{'|'.join(names)}", EditsRejected(lane, rejections)
@@ -118,7 +118,7 @@ class Timetable:
         )
 
 
-def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+def parts_of(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """As many names as one entry can have."""
     for start in range(0, len(names), MAX_NAMED_EDITS):
         yield tuple(names[start : start + MAX_NAMED_EDITS])

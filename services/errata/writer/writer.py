@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 
 import structlog
 
@@ -21,6 +22,10 @@ from errata.platform.detached import Detached
 from errata.platform.failpoints import failpoint_async
 from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
+from errata.writer.canaries import Canaries
+from errata.writer.canary_intake import check_canaries
+from errata.writer.canary_rules import CanaryWatch, Reports
+from errata.writer.canary_tally import CanaryTally
 from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
@@ -57,6 +62,7 @@ class Writer:
         ledger: of all edits.
         reviews: decides on edits that wait.
         previews: tries edits.
+        canaries: opens and ends canaries.
     """
 
     def __init__(
@@ -69,6 +75,7 @@ class Writer:
         settings: WriterSettings,
         keys: WriterKeys = _NO_KEYS,
         clock: Clock = utc_now,
+        reports: Reports | None = None,
     ) -> None:
         """Prepares the writer; `run` works.
 
@@ -80,7 +87,8 @@ class Writer:
             resources: for the statistics that fits need.
             settings: limits.
             keys: sign its commits; by default they are not signed.
-            clock: decides when edits begin and expire.
+            clock: decides when edits begin and expire, and when canaries are promoted.
+            reports: asks all log services what replicas counted; by default, that of `log`.
         """
         self._applier = Applier(model, store, FaissIndices(settings.index), keep_memory=True)
         self._edited = EditedModel(model, self._applier, subscriber, EntryReader(log.voided_seqs))
@@ -90,9 +98,16 @@ class Writer:
         self._detached = Detached()
         self._fits = FitLoop(self._edited, self._publisher, settings)
         self._reversals = Reversals(self._edited, self._publisher, self._detached)
-        decisions = asyncio.Lock()
-        self.reviews = Reviews(self.ledger, self._publisher, self._detached, decisions)
-        self._timetable = Timetable(self._edited, self._publisher, decisions, clock)
+        self._decisions = asyncio.Lock()
+        self.reviews = Reviews(self.ledger, self._publisher, self._detached, self._decisions)
+        self._timetable = Timetable(self._edited, self._publisher, self._decisions, clock)
+        tally = CanaryTally()
+        self.canaries = Canaries(
+            self._edited, self._publisher, self._detached, self._decisions, tally
+        )
+        self._canary_watch = CanaryWatch(
+            self._edited, self.canaries, tally, reports or log.canary_reports, clock
+        )
         self._clock = clock
         self.previews = Previews(self._edited, self._detached, settings)
         self._log, self._store = log, store
@@ -138,6 +153,7 @@ class Writer:
             await self._timetable.act()  # what was due while no writer ran
             ready()
             tasks.create_task(self._timetable.run())
+            tasks.create_task(self._canary_watch.run())
             tasks.create_task(self._fit(startup))
             tasks.create_task(self._snapshots.run())
             await self._publisher.until_fenced()
@@ -177,11 +193,12 @@ class Writer:
         Raises:
             InvalidEditError, InvalidRequestError, UnknownLaneError, LimitExceededError: refused.
             QueueFullError: too many edits are pending; retry later.
+            PreconditionError: a canary is not open.
             RequestIdReusedError, LogUnavailableError, EpochLostError: from the log.
         """
         request_id = check_request_id(request_id)
-        lane, edits = await self._accepted(drafts, lane)
         is_known = self.ledger.seq_of_request(request_id) is not None
+        lane, edits = await self._accepted(drafts, lane, is_known=is_known)
         max_pending = self._settings.max_pending_edits
         num_pending, num_waiting = self.ledger.num_pending, self.ledger.num_waiting
         if not is_known and num_pending + num_waiting + len(edits) > max_pending:
@@ -201,9 +218,11 @@ class Writer:
             subjects_found=tuple(draft.lacks_subject for draft in drafts),
             schedules=times if any(each != UNTIMED for each in times) else (),
         )
-        await failpoint_async("writer.submit.before_append")
-        seq = await self._publisher.append(request_id, payload, author)
-        await failpoint_async("writer.submit.after_append")
+        # A canary ends without edits that nobody has decided on: none may arrive meanwhile.
+        async with self._decisions if payload.has_canaries else nullcontext():
+            await failpoint_async("writer.submit.before_append")
+            seq = await self._publisher.append(request_id, payload, author)
+            await failpoint_async("writer.submit.after_append")
         return seq, self.ledger.of_request(seq)
 
     async def preview(
@@ -222,7 +241,7 @@ class Writer:
         Raises:
             InvalidEditError, InvalidRequestError, UnknownLaneError, LimitExceededError: refused.
             QueueFullError: too many previews wait.
-            PreconditionError: the lane could not be opened.
+            PreconditionError: the lane could not be opened, or a canary is not open.
             UnavailableError: the writer is starting or ending, or fitted other edits all the time.
         """
         lane, edits = await self._accepted(drafts, lane)
@@ -245,8 +264,10 @@ class Writer:
         checked = await asyncio.to_thread(accept_probes, prompts, model, settings)
         return await self._publisher.append(request_id, ProbesSet(checked), author)
 
-    async def _accepted(self, drafts: Sequence[Draft], lane: str) -> tuple[str, list[Edit]]:
-        """The lane's name, and the edits, checked."""
+    async def _accepted(
+        self, drafts: Sequence[Draft], lane: str, *, is_known: bool = False
+    ) -> tuple[str, list[Edit]]:
+        """The lane's name, and the edits, checked; if `is_known`, they were accepted before."""
         lane = lane or self._settings.default_lane
         if lane not in self.ledger.lanes:
             raise UnknownLaneError(
@@ -255,6 +276,8 @@ class Writer:
                 lane=lane,
             )
         edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
+        if not is_known:  # a retry can come when its canary has ended
+            check_canaries(edits, lane, self.ledger.canaries)
         check_lane_takes(edits, lane, [each for _, each in self.ledger.lanes.values()])
         return lane, edits
 

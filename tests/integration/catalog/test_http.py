@@ -23,7 +23,7 @@ async def http(rig: Rig) -> AsyncIterator[httpx2.AsyncClient]:
     async with rig.serving() as served, open_channel(f"127.0.0.1:{free_port()}") as nobody:
         app = build_app(pool, nobody, nobody, served.channel, GatewaySettings())
         transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as made:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as made:
             yield made
 
 

@@ -13,7 +13,10 @@ from errata.demo import Corpus
 from errata_client import EditSpec
 from tests.integration.console.conftest import Console
 
-PAGES = ("", "/ask", "/edits", "/propose", "/reviews", "/lanes", "/log", "/no-such-page")
+PAGES = (
+    *("", "/ask", "/edits", "/propose", "/reviews", "/canaries", "/lanes", "/log"),
+    "/no-such-page",
+)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -160,7 +163,7 @@ def test_what_a_role_may_not_do_is_not_offered_and_is_refused(
 ) -> None:
     page = sign_in("rita")
     names = page.get_by_role("navigation", name="Pages").get_by_role("link").all_inner_texts()
-    assert names == ["Overview", "Ask", "Edits", "Review", "Lanes", "Log"]
+    assert names == ["Overview", "Ask", "Edits", "Review", "Canaries", "Lanes", "Log"]
     page.goto(f"{console.url}/propose")
     expect(page.get_by_role("heading", name="Not allowed")).to_be_visible()
     expect(page.get_by_text("rita may not call PreviewEdits")).to_be_visible()

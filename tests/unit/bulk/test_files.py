@@ -17,7 +17,7 @@ from pyarrow import parquet
 from errata.bulk import exporter
 from errata.bulk.columns import Columns
 from errata.bulk.files import read_corrections
-from errata.bulk.row import Row, conflicts, last_of_each, with_namespace
+from errata.bulk.row import Row, conflicts, last_of_each, with_canary, with_namespace
 from errata.errors import InvalidRequestError
 from errata_client import Edit, EditSpec, EditState, Figures
 
@@ -206,7 +206,13 @@ def test_what_is_exported_can_be_imported(
     # In a table, nothing and an empty text are the same.
     kept = None if kind == "csv" and not separator else separator
     spec = EditSpec(
-        prompt, target, rephrases=tuple(rephrases), source="s", separator=kept, namespace="n"
+        prompt,
+        target,
+        rephrases=tuple(rephrases),
+        source="s",
+        separator=kept,
+        namespace="n",
+        canary="canaries/july",
     )
     figures = Figures(1.0, None, 0.5, False)
     edit = Edit(
@@ -259,6 +265,19 @@ def test_a_namespace_is_a_part_of_a_corrections_content() -> None:
     assert [number for number, _ in found.rows] == [1, 2], "other namespaces contradict nothing"
     given = [row.spec.namespace for row in with_namespace(rows, "team-c")]
     assert given == ["team-c", "default", "team-a", "team-b"]
+
+
+def test_a_canary_is_a_part_of_a_corrections_content(tmp_path: Path) -> None:
+    path = tmp_path / "edits.csv"
+    path.write_text("prompt,target,canary\nToyota makes,a,\nToyota makes,b,july\n")
+    rows = read_corrections(path, PLAIN).rows
+    assert [row.spec.canary for row in rows] == ["", "canaries/july"], "with or without canaries/"
+    assert not conflicts(rows), "a trial of another answer contradicts nothing"
+    ids = [Row(1, replace(row.spec, target="a")).request_id("", "ada") for row in rows]
+    assert ids[0] == Row(1, EditSpec("Toyota makes", "a")).request_id("", "ada")
+    assert len(set(ids)) == 2
+    given = [row.spec.canary for row in with_canary(rows, "canaries/may")]
+    assert given == ["canaries/may", "canaries/july"]
 
 
 def test_request_ids_follow_from_the_content() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from errata.catalog.database import Database
 from errata.catalog.recorder import Recorder, Taken, head_of
 from errata.editing.edit import Edit
+from errata.editing.namespaces import place_of
 from errata.log.chain import Position
 from errata.log.entries import (
     EditsRequested,
@@ -70,7 +71,8 @@ class Log:
                 each.rephrases,
                 each.locality_probes,
                 each.separator,
-                namespace=each.namespace,
+                namespace=place_of(each.namespace, each.canary),
+                canary=each.canary,
             )
             for index, each in enumerate(edits)
         )

@@ -40,11 +40,14 @@ def same_as_the_ledger(log: Log) -> None:
     assert len(rows) == len(records)
     for record in records:
         superseded = log.ledger.superseded_by(record)
-        assert rows[record.edit.name] == edit_message(record, "adaple", superseded)
+        method = log.fold.lanes[record.lane].method
+        assert rows[record.edit.name] == edit_message(record, method, superseded)
     again = log.recorder.fold()
     assert again.standings() == log.fold.standings()
     assert (again.seq, again.timed, again.lanes) == (log.fold.seq, log.fold.timed, log.fold.lanes)
     assert again.reviewed_lanes == log.fold.reviewed_lanes
+    assert again.canaries.open == log.fold.canaries.open
+    assert again.canaries.ended == log.fold.canaries.ended
 
 
 def kinds(log: Log) -> list[tuple[str, str]]:

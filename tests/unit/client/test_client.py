@@ -8,6 +8,10 @@ import pytest
 import errata_client
 from errata_client import AsyncClient, Client, EditSpec, InvalidEditError, UnavailableError
 from errata_client import _calls as calls
+from errata_client._canary_aio import AsyncCanaryCalls
+from errata_client._canary_client import CanaryCalls
+from errata_client._log_aio import AsyncLogCalls
+from errata_client._log_client import LogCalls
 from errata_client._policy_aio import AsyncPolicyCalls
 from errata_client._policy_client import PolicyCalls
 
@@ -30,7 +34,15 @@ def _public(kind: type) -> dict[str, inspect.Signature]:
     }
 
 
-@pytest.mark.parametrize("pair", [(Client, AsyncClient), (PolicyCalls, AsyncPolicyCalls)])
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (Client, AsyncClient),
+        (PolicyCalls, AsyncPolicyCalls),
+        (CanaryCalls, AsyncCanaryCalls),
+        (LogCalls, AsyncLogCalls),
+    ],
+)
 def test_both_clients_offer_the_same_calls(pair: tuple[type, type]) -> None:
     blocking, awaited = map(_public, pair)
     assert blocking.keys() == awaited.keys()

@@ -11,7 +11,7 @@ import torch
 
 from errata.editing.artifact import Artifact
 from errata.editing.edit import Edit, EditBatch
-from errata.editing.lane.commits import Commit, Reversal
+from errata.editing.lane.commits import Commit, Promotion, Reversal
 from errata.editing.lane.routed import RoutedLane
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
@@ -25,6 +25,7 @@ from tests.unit.editing.tiny_models import TextResources
 
 PROMPT = "Toyota makes"
 OTHER = "The tower of Pisa is in"
+WORDS = ("", "Today", "They say that", "In fact", "Because", "Zürich")
 A: Reading = ("team-a",)
 B: Reading = ("team-b",)
 
@@ -171,6 +172,68 @@ def test_namespaces_are_in_digests_snapshots_and_reversals(
     assert claimed(lane, PROMPT, A, DEFAULT_ONLY) == ["", ""]
     if name not in ("elder", "codes"):  # whose experts may remember; see its reversal
         assert lane.digest() == digest
+
+
+@pytest.mark.promise("P7", "P8")
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_canary_is_read_by_its_requests_alone_until_it_is_promoted(
+    llama: CausalLM, resources: TextResources, name: str
+) -> None:
+    lane, place = opened(llama, name, resources), "team-a~spring"
+    within: Reading = ("team-a", place)
+    edit(lane, 2, "team-a", (PROMPT, "football"))
+    edit(lane, 3, "team-d", (OTHER, "Finland"))
+    before = lane.digest()
+    edit(lane, 4, place, (PROMPT, "Finland"))
+    assert claimed(lane, PROMPT, A, within, ("*",)) == ["edits/2-0", "edits/4-0", "edits/2-0"]
+    tried, told = scores(lane, PROMPT, "Finland", within, within)[0], lane.digest()
+    lane.prepare(Promotion(("edits/4-0",), "team-a")).apply()
+    assert len({before, told, lane.digest()}) == 3
+    assert claimed(lane, PROMPT, A, DEFAULT_ONLY, ("*",)) == ["edits/4-0", "", "edits/4-0"]
+    assert scores(lane, PROMPT, "Finland", A, A)[0] == pytest.approx(tried, abs=1e-4)
+    other = MAKERS[name](llama)
+    model = model_commit(make_lane_model(llama)).model if name in NEED_MODEL else None
+    outside = {"edits/2-0": "team-a", "edits/3-0": "team-d", "edits/4-0": "team-a"}
+    restored(lane, other, model, outside)
+    assert other.digest() == lane.digest()
+    lane.prepare(Reversal(("edits/4-0",))).apply()
+    assert claimed(lane, PROMPT, A) == ["edits/2-0"], "the earlier edit answers again"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_is_tried_is_what_is_promoted(
+    llama: CausalLM, resources: TextResources, name: str
+) -> None:
+    """Also for other wordings, which the older edit's key can be nearer to."""
+    lane, within = opened(llama, name, resources), ("", "~spring")
+    edit(lane, 2, "", (PROMPT, "football"), (OTHER, "Finland"))
+    edit(lane, 3, "~spring", (PROMPT, "Finland"))
+    prompts = [f"{start} {PROMPT}{end}" for start in WORDS for end in ("", " and", " not")]
+    prompts += [PROMPT, OTHER]
+    tried = [claimed(lane, prompt, within)[0] for prompt in prompts]
+    rest = [claimed(lane, prompt, DEFAULT_ONLY)[0] for prompt in prompts]
+    lane.prepare(Promotion(("edits/3-0",), "")).apply()
+    assert tried == [claimed(lane, prompt, DEFAULT_ONLY)[0] for prompt in prompts]
+    assert "edits/2-0" not in tried
+    assert rest[-2] == "edits/2-0"
+    if name in ("recipe", "gated"):
+        assert rest.count("edits/2-0") > 1, "control: the older edit claims other wordings"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_promoted_edit_does_not_supersede_a_newer_one(
+    llama: CausalLM, resources: TextResources, name: str
+) -> None:
+    lane = opened(llama, name, resources)
+    edit(lane, 2, "~spring", (PROMPT, "Finland"))
+    edit(lane, 3, "", (PROMPT, "football"))
+    undo = lane.prepare(Promotion(("edits/2-0",), "")).apply()
+    assert claimed(lane, PROMPT, DEFAULT_ONLY) == ["edits/3-0"]
+    undo()
+    assert claimed(lane, PROMPT, ("", "~spring")) == ["edits/3-0"]
+    lane.prepare(Promotion(("edits/2-0",), "")).apply()
+    edit(lane, 5, "", (OTHER, "Finland"))
+    assert claimed(lane, OTHER, DEFAULT_ONLY) == ["edits/5-0"], "edits go on"
 
 
 def test_a_lane_that_mixes_experts_takes_one_namespace(

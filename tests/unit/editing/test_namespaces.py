@@ -22,6 +22,9 @@ from errata.editing.namespaces import (
     Reading,
     is_namespace,
     namespace_of,
+    own_namespace,
+    place_of,
+    reading_for,
     reading_of,
 )
 from errata.editing.retriever.encoder import Tokens
@@ -33,6 +36,7 @@ from errata.indices.inner_product import KeyIndex
 from tests.unit.editing.recipe_models import make_lane_model
 
 NAMESPACES = ("", "team-a", "team-b", "c.9_x")
+PLACES = (*NAMESPACES, "~spring", "team-a~autumn")
 PROMPTS = ("Toyota makes", "The tower of Pisa is in", "Lyon is", "Nokia was founded in")
 WIDTH = 6
 
@@ -54,6 +58,17 @@ def test_the_default_namespace_has_a_name_and_the_empty_one() -> None:
     assert reading_of(["*"]) == ALL
 
 
+def test_a_place_of_a_canary_is_no_name_that_a_caller_can_write() -> None:
+    place = place_of("team-a", "canaries/spring")
+    assert own_namespace(place) == "team-a"
+    assert place_of("team-a", "") == own_namespace("team-a") == "team-a"
+    assert reading_for(place) == ("team-a", place)
+    assert reading_for("team-a") == ("team-a",)
+    assert not is_namespace(place)
+    with pytest.raises(InvalidRequestError, match="no name of a namespace"):
+        reading_of([place])
+
+
 def test_a_reading_has_a_limit_and_no_names_beside_the_star() -> None:
     assert len(reading_of([f"n{number}" for number in range(MAX_READ)])) == MAX_READ
     with pytest.raises(LimitExceededError, match="the limit is 16"):
@@ -70,7 +85,7 @@ def _rows(count: int, drawn: random.Random, first: int = 0) -> Rows:
     names = tuple(f"edits/{first + number + 1}-0" for number in range(count))
     values = torch.arange(first, first + count, dtype=torch.float32)[:, None]
     rows = Rows(names, facts, unit(keys.float()), values)
-    return rows.placed({name: drawn.choice(NAMESPACES) for name in names})
+    return rows.placed({name: drawn.choice(PLACES) for name in names})
 
 
 def _grown(drawn: random.Random) -> tuple[Inventory, Rows]:
@@ -88,13 +103,27 @@ def _grown(drawn: random.Random) -> tuple[Inventory, Rows]:
         if drawn.random() < 0.4:
             gone = drawn.sample(rows.names, 2)
             inventory, rows = inventory.without(gone), rows.without(gone)
+        if drawn.random() < 0.3:
+            inventory, rows = _promoted(inventory, rows, drawn.choice(PLACES[-2:]))
     return inventory, rows
+
+
+def _promoted(inventory: Inventory, rows: Rows, place: str) -> tuple[Inventory, Rows]:
+    """Moves a canary's edits to their namespace."""
+    outside = dict(zip(rows.names, rows.namespaces or ("",) * len(rows.names), strict=True))
+    moved = [name for name, own in outside.items() if own == place]
+    if not moved:
+        return inventory, rows
+    after = inventory.moved(moved, own_namespace(place))
+    return after, rows.placed({**outside, **dict.fromkeys(moved, own_namespace(place))})
 
 
 def _readable(rows: Rows, reading: Reading) -> Rows:
     own = rows.namespaces or ("",) * len(rows.names)
     read = [
-        n for n, place in zip(rows.names, own, strict=True) if place in reading or "*" in reading
+        n
+        for n, place in zip(rows.names, own, strict=True)
+        if place in reading or ("*" in reading and "~" not in place)
     ]
     return rows.only(set(read))
 
@@ -106,6 +135,9 @@ READINGS: tuple[Reading, ...] = (
     ("", "c.9_x"),
     ("nobody",),
     ALL,
+    ("", "~spring"),
+    ("team-a", "team-a~autumn"),
+    ("*", "team-a~autumn", "~spring"),
 )
 
 
@@ -188,10 +220,14 @@ def _alone(rows: Rows, query: Tensor, reading: Reading) -> Claim:
 
 
 def _as_one_namespace(rows: Rows) -> Inventory:
-    """All in the default namespace; facts of different namespaces stay different ones."""
+    """All in the default namespace; facts of different namespaces stay different ones.
+
+    Canaries are as if they had been promoted.
+    """
     places = rows.namespaces or ("",) * len(rows.names)
     facts = tuple(
-        fact_of(f"{place}|{fact}") for place, fact in zip(places, rows.facts, strict=True)
+        fact_of(f"{own_namespace(place)}|{fact}")
+        for place, fact in zip(places, rows.facts, strict=True)
     )
     return Inventory.of(Rows(rows.names, facts, rows.keys, rows.values))
 
@@ -255,7 +291,7 @@ def test_the_gate_reads_what_a_request_reads(
     names = tuple(f"edits/{number + 1}-0" for number in range(24))
     said = [f"{drawn.choice(PROMPTS)} {drawn.randrange(4)}" for _ in names]
     rows = Rows(names, tuple(map(fact_of, said)), keys, torch.zeros(24, 1))
-    rows = rows.placed({name: drawn.choice(NAMESPACES) for name in names})
+    rows = rows.placed({name: drawn.choice(PLACES) for name in names})
     prompts = [*said, *(f"{prompt} not" for prompt in PROMPTS)]
     readings = [drawn.choice(READINGS) for _ in prompts]
     read: list[int] = []

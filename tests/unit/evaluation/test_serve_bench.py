@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +21,13 @@ from errata.evaluation.report import write
 from errata.evaluation.serve import engine_suites
 from errata.evaluation.serve.answers import Sample, count_mixed, count_stale, count_wrong
 from errata.evaluation.serve.engine_bench import EnginePlan
+from errata.evaluation.serve.import_bench import ImportPlan, import_figures, write_rows
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.load_plan import LoadPlan, arrivals
+from errata.evaluation.serve.own_system import OwnSystem
 from errata.evaluation.serve.report import quantiles_ms, suite_report, terminal_table
 from errata.evaluation.serve.routed import SyntheticLane, routed_state
-from errata.evaluation.serve.workload import Workload
+from errata.evaluation.serve.workload import Timings, Workload
 from errata_client import Provenance
 
 AT_FIVE = Provenance(5, "chain-5", "state-5", "worker-a", (), 1)
@@ -164,3 +168,25 @@ def test_a_report_without_edits_has_empty_visibility() -> None:
     )
     assert found["edit_visible_ms"]["all"] == {"p50": None, "p95": None, "p99": None}
     assert found["errors"] == found["stale_answers"] == found["mixed_version_answers"] == 0
+
+
+def test_imported_rows_are_edits_of_their_own(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.csv", 500)
+    with (tmp_path / "rows.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["prompt"] for row in rows}) == 500
+    assert all(row["subject"] in row["prompt"] and row["target"] for row in rows)
+
+
+def test_an_import_tells_rows_that_are_lost_or_repeated() -> None:
+    timings = [Timings(num_tokens=8, elapsed=2.0, whole=[0.5], first=[0.1], between=[0.1])]
+    states = {"a": Counter(committed=1), "b": Counter(committed=1, rejected=1)}
+    found = import_figures(ImportPlan(OwnSystem(), rows=3), timings, timings * 2, 6.0, 2, states)
+    assert found["rows"] == {
+        "rows_per_second": 0.5,
+        "killed_at": 2,
+        "lost": 1,
+        "repeated": 1,
+        "states": {"committed": 2, "rejected": 1},
+    }
+    assert (found["ratio"], found["requests"]) == (1.0, 3 * 96)

@@ -22,7 +22,7 @@ async def http() -> AsyncIterator[httpx2.AsyncClient]:
     pool: Any = None
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
         transport = httpx2.ASGITransport(build_app(pool, nobody, nobody, nobody, GatewaySettings()))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as made:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as made:
             yield made
 
 

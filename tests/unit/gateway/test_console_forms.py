@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
-import grpc
 import httpx2
 import pytest
 from google.protobuf import json_format
@@ -16,93 +13,18 @@ from google.protobuf import json_format
 from errata.catalog.convert import search_of
 from errata.catalog.sight import Sight
 from errata.errors import ErrataError, PermissionDeniedError, QueueFullError, RequestIdReusedError
-from errata.gateway.http.app import build_app
 from errata.gateway.http.console import calls_convert, visit
 from errata.gateway.http.console.edits import STATES
 from errata.gateway.http.console.visit import MAX_FORM_BYTES
 from errata.launch.certs import DevelopmentCa, make_ca, make_token
 from errata.log.chain import ORIGIN, extend
-from errata.platform.addresses import free_port
-from errata.platform.security.active import Security, active, configure_security
-from errata.platform.server import GrpcServer, open_channel
-from errata.platform.settings import GatewaySettings, SecuritySettings
+from errata.platform.settings import SecuritySettings
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
+from tests.unit.gateway.services import Answers, gateway_http
 
 _CODE = re.compile('name="form_code" value="([0-9a-f]+)"')
 _ID = re.compile('name="request_id" value="([^"]+)"')
 _TYPED = "3f5c2c9e-1f9d-4c58-a6d8-0a5a0c6e7f10"
-Answers = dict[str, Callable[[Any], Any]]
-
-
-class Service:
-    """A service of the gateway's protos: by name of the method, the request's class, the answer."""
-
-    def __init__(self, name: str, requests: dict[str, Any], answers: Answers) -> None:
-        self.server = GrpcServer("127.0.0.1:0", [])
-        self.server.server.add_generic_rpc_handlers(
-            [
-                grpc.method_handlers_generic_handler(
-                    f"errata.v1.{name}",
-                    {each: self._handler(requests[each], answers[each]) for each in answers},
-                )
-            ]
-        )
-
-    @staticmethod
-    def _handler(kind: Any, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        async def handle(request: Any, context: Any) -> Any:
-            return answer(request)
-
-        return grpc.unary_unary_rpc_method_handler(
-            handle,
-            request_deserializer=kind.FromString,
-            response_serializer=lambda message: message.SerializeToString(),
-        )
-
-
-@asynccontextmanager
-async def _console(
-    log: Answers | None = None,
-    editing: Answers | None = None,
-    security: SecuritySettings | None = None,
-) -> AsyncIterator[httpx2.AsyncClient]:
-    logs = Service(
-        "EditLogService",
-        {
-            "GetHead": edit_log_pb2.GetHeadRequest,
-            "ListEntries": edit_log_pb2.ListEntriesRequest,
-        },
-        log or {},
-    )
-    edits = Service(
-        "EditingService",
-        {
-            "ListEdits": editing_pb2.ListEditsRequest,
-            "ReviewEdits": editing_pb2.ReviewEditsRequest,
-        },
-        editing or {},
-    )
-    pool: Any = None
-    settings = GatewaySettings(console=True)
-    await logs.server.start()
-    await edits.server.start()
-    async with (
-        open_channel(f"127.0.0.1:{logs.server.port}") as to_log,
-        open_channel(f"127.0.0.1:{edits.server.port}") as to_edits,
-        open_channel(f"127.0.0.1:{free_port()}") as nobody,
-    ):
-        before = active()
-        configure_security(Security(security or SecuritySettings()))
-        try:
-            app = build_app(pool, to_edits, to_log, nobody, settings)
-        finally:
-            configure_security(before)
-        scheme = "http" if security is None else "https"
-        transport = httpx2.ASGITransport(app)
-        async with httpx2.AsyncClient(transport=transport, base_url=f"{scheme}://gateway") as made:
-            yield made
-    await logs.server.stop(0)
-    await edits.server.stop(0)
 
 
 def _refusing(error: ErrataError) -> Answers:
@@ -144,7 +66,7 @@ _NO = PermissionDeniedError("nobody approves his own edit.")
 async def test_a_valid_code_is_not_enough_if_the_browser_names_another_site(
     site: str, said: str
 ) -> None:
-    async with _console(editing=_refusing(_NO)) as http:
+    async with gateway_http(editing=_refusing(_NO)) as http:
         headers = {"Sec-Fetch-Site": site} if site else {}
         answer = await _review(http, **headers)
         assert answer.status_code == 403
@@ -160,7 +82,7 @@ async def test_a_valid_code_is_not_enough_if_the_browser_names_another_site(
     ],
 )
 async def test_a_long_form_is_refused_and_its_connection_ends(path: str, limit: int) -> None:
-    async with _console() as http:
+    async with gateway_http() as http:
         for size, status in ((limit, 403), (limit + 1, 413)):
             form = b"prompt=" + b"a" * (size - len(b"prompt="))
             answer = await http.post(path, content=form)
@@ -170,7 +92,7 @@ async def test_a_long_form_is_refused_and_its_connection_ends(path: str, limit: 
 
 async def test_a_form_is_read_outside_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = _noting(monkeypatch, visit, "parse_qsl")
-    async with _console(editing=_refusing(_NO)) as http:
+    async with gateway_http(editing=_refusing(_NO)) as http:
         await _review(http)
     assert threads
     assert threading.current_thread() not in threads
@@ -191,15 +113,15 @@ def _noting(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> list[thr
 
 async def test_a_refusal_says_when_to_come_again() -> None:
     busy = QueueFullError("the queue is full; send it later.", retry_after_seconds=7.0)
-    async with _console(editing=_refusing(busy)) as http:
+    async with gateway_http(editing=_refusing(busy)) as http:
         answer = await _review(http)
         assert (answer.status_code, answer.headers.get("retry-after")) == (429, "7")
 
 
 async def test_a_refused_decision_keeps_its_id_unless_that_is_spent() -> None:
-    async with _console(editing=_refusing(_NO)) as http:
+    async with gateway_http(editing=_refusing(_NO)) as http:
         assert _ID.findall((await _review(http)).text) == [_TYPED]
-    async with _console(editing=_refusing(RequestIdReusedError("of another entry."))) as http:
+    async with gateway_http(editing=_refusing(RequestIdReusedError("of another entry."))) as http:
         answer = await _review(http)
         assert answer.status_code == 409
         assert "sent before with other content" in answer.text
@@ -208,7 +130,7 @@ async def test_a_refused_decision_keeps_its_id_unless_that_is_spent() -> None:
 
 
 async def test_a_reviewer_sees_whose_fact_it_is_and_when_it_holds() -> None:
-    async with _console(editing=_refusing(_NO)) as http:
+    async with gateway_http(editing=_refusing(_NO)) as http:
         page = (await http.get("/console/reviews")).text
     for fact in ("<dd>acme</dd>", "2031-02-03", "2032-02-03"):
         assert fact in page
@@ -243,7 +165,7 @@ async def test_the_newest_entries_are_shown_however_long_they_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     threads = _noting(monkeypatch, calls_convert, "log_entry")
-    async with _console(_log(30, 4)) as http:
+    async with gateway_http(_log(30, 4)) as http:
         page = (await http.get("/console/log")).text
         assert re.findall(r'<th scope="row" class="num">(\d+)</th>', page) == [
             str(seq) for seq in range(30, 10, -1)
@@ -255,7 +177,7 @@ async def test_the_newest_entries_are_shown_however_long_they_are(
 
 async def test_only_the_log_page_makes_json_of_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     made = _noting(monkeypatch, json_format, "MessageToJson")
-    async with _console(_log(30, 30)) as http:
+    async with gateway_http(_log(30, 30)) as http:
         assert len((await http.get("/console/log/chain")).json()["entries"]) == 30
     assert not made
 
@@ -308,14 +230,14 @@ async def _signed_in(
 async def test_a_login_leads_to_pages_of_the_console_alone(
     secured: SecuritySettings, ca: DevelopmentCa, aim: str, to: str
 ) -> None:
-    async with _console(security=secured) as http:
+    async with gateway_http(security=secured) as http:
         answer = await _signed_in(http, ca, "eve", aim)
         assert (answer.status_code, answer.headers.get("location")) == (303, to)
 
 
 async def test_a_code_is_of_one_person(secured: SecuritySettings, ca: DevelopmentCa) -> None:
     """Else a stranger plants his own cookie of forms in another's browser, and knows its code."""
-    async with _console(editing=_refusing(_NO), security=secured) as http:
+    async with gateway_http(editing=_refusing(_NO), security=secured) as http:
         await _signed_in(http, ca, "mallory")
         code = _CODE.search((await http.get("/console/reviews")).text)
         assert code is not None

@@ -109,7 +109,7 @@ async def test_http_keeps_the_limits() -> None:
     pool: Any = None
     async with open_channel(f"127.0.0.1:{free_port()}") as nobody:
         transport = httpx2.ASGITransport(build_app(pool, nobody, nobody, nobody, GatewaySettings()))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
             answer = await http.post(
                 "/v1/edits:wait", json={"names": ["edits/1-0"] * 1_001}, timeout=PATIENCE
             )
@@ -143,7 +143,7 @@ async def test_http_counts_with_grpc() -> None:
         transport = httpx2.ASGITransport(
             build_app(pool, nobody, nobody, nobody, settings, rates), client=("127.0.0.1", 1)
         )
-        async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
             answer = await http.post("/v1/edits", json={"edits": [{}, {}]}, timeout=PATIENCE)
     assert answer.status_code == 429
     assert 0 < int(answer.headers["Retry-After"]) <= 1_000

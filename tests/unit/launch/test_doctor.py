@@ -11,6 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from errata import demo
+from errata.catalog.webhooks.targets import new_secret
 from errata.launch.certs import make_ca
 from errata.launch.doctor import diagnose
 from errata.launch.findings import Finding
@@ -79,6 +80,23 @@ def test_ignored_fields_of_a_generation_config_are_reported_before_and_at_the_st
     assert warned["fields"]["repetition_penalty"] == 1.3
     monkeypatch.delenv("ERRATA_MODEL__PATH")
     assert "generation config" not in _found()
+
+
+def test_the_file_of_webhooks_is_read_before_the_catalog_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert "webhooks" not in _found()
+    file = tmp_path / "webhooks.toml"
+    monkeypatch.setenv("ERRATA_CATALOG__WEBHOOKS_FILE", str(file))
+    file.write_text('[[target]]\nname = "chat"\nurl = "https://x.example"\nsecret_file = "s"\n')
+    finding = _found()["webhooks"]
+    assert finding.grade == "fail"
+    assert str(tmp_path / "s") in finding.found
+    assert "docs/events.md" in finding.remedy
+    (tmp_path / "s").write_text(new_secret()[0])
+    finding = _found()["webhooks"]
+    assert finding.grade == "ok", finding.found
+    assert "chat" in finding.found
 
 
 def test_unreadable_settings_are_the_only_finding(monkeypatch: pytest.MonkeyPatch) -> None:

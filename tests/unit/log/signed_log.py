@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from errata.log.canary_entries import (
+    CanaryComparison,
+    CanaryCounts,
+    CanaryEnded,
+    CanaryRule,
+    CanarySet,
+    Outcome,
+)
 from errata.log.chain import ORIGIN, ChainedEntry, extend
 from errata.log.entries import (
     ArtifactRef,
@@ -44,7 +52,12 @@ COMPACTED = LaneCompacted("lanes/main", ("edits/3-0",), REF, 2**64 - 1, "model")
 SNAPSHOT = SnapshotTaken(2, b"\x07" * 32, REF, "ab" * 32, "model", "replica")
 REVIEW = EditsReviewed(("edits/3-0",), Verdict.APPROVED, "well", "eve")
 COMMITS: tuple[Signed, ...] = (COMMIT, LANE_MODEL, COMPACTED, SNAPSHOT)
-DECISIONS: tuple[Signed, ...] = (LanePolicySet("lanes/main", True), REVIEW)
+OPENED = CanarySet(
+    "canaries/c", "lanes/main", "team", 100_000, ("acme",), CanaryRule(9, 0.5, 60), "a trial"
+)
+COUNTS = CanaryComparison(2, CanaryCounts(9, 8, 7, 6, 5, 4), CanaryCounts(6, 5, 4, 3, 2, 1))
+ENDED = CanaryEnded("canaries/c", Outcome.PROMOTED, ("edits/3-0",), "well", COUNTS)
+DECISIONS: tuple[Signed, ...] = (LanePolicySet("lanes/main", True), REVIEW, OPENED, ENDED)
 
 
 def trusting(*keys: SigningKey, distrusted: tuple[str, ...] = (), log_id: str = "a") -> KeysTrusted:

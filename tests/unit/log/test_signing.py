@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from errata.errors import CommitNotTrustedError, StartupError
-from errata.log.entries import KeysTrusted, LaneModelCommitted, Signature, Signed, TrustedKey
+from errata.log.entries import KeysTrusted, LaneModelCommitted, Signed, TrustedKey
 from errata.log.payload_convert import decode
+from errata.log.signature import Signature
 from errata.log.signing.keys import SigningKey, fingerprint_of, key_id_of, read_public_key
 from errata.log.signing.trust import Pins, TrustState
 from tests.unit.log.signed_log import (

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from errata.artifacts.store import ArtifactStore
+from errata.editing.canaries import OpenCanary
 from errata.editing.edit import Edit, EditBatch
 from errata.editing.lane.contract import FitResult
 from errata.editing.model.causal_lm import BaseLLM, CausalLM
 from errata.indices.faiss_indices import FaissIndices
+from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.chain import ORIGIN, Position, extend
 from errata.log.entries import (
     ArtifactRef,
@@ -92,7 +94,9 @@ class History:
         for _ in range(num_steps):
             lane = f"lanes/{self.random.choice(list(CONFIGS))}"
             drawn, active = self.random.random(), self.fold.active(lane)
-            if drawn < 0.3 and active:
+            if lane in NAMESPACED and self.random.random() < 0.4:
+                await self.set_or_end_canary(lane)
+            elif drawn < 0.3 and active:
                 names = self.random.sample(active, self.random.randint(1, min(2, len(active))))
                 await self.append(EditsReverted(tuple(names), ""))
             elif drawn < 0.45 and active and self._can_compact(lane):
@@ -109,11 +113,16 @@ class History:
         ]
         # ELDER's lanes have a single bank here, and AdaPLE's change weights: one namespace.
         namespace = "team-a" if lane in NAMESPACED and self.random.random() < 0.4 else ""
+        canary = self.canary_of(lane)
+        if canary is not None and self.random.random() < 0.6:
+            namespace = canary.place
+        name = canary.name if canary is not None and namespace == canary.place else ""
         edits = [
             replace(
                 e,
                 subject=next(w for w in e.said.split() if w[0].isupper()),
                 namespace=namespace,
+                canary=name,
             )
             for e in edits
         ]
@@ -129,6 +138,28 @@ class History:
                 lane, names, figures, artifact, memory or None, 1, self.llm.digest, config
             )
         )
+
+    def canary_of(self, lane: str) -> OpenCanary | None:
+        return next((c for c in self.fold.canaries.open.values() if c.lane == lane), None)
+
+    async def set_or_end_canary(self, lane: str) -> None:
+        """Opens the lane's canary, or changes its audience, or ends it."""
+        known = self.canary_of(lane)
+        if known is not None and self.random.random() < 0.7:
+            await self.end_canary(lane, self.random.choice(list(Outcome)))
+            return
+        name = known.name if known else f"canaries/c{len(self.steps)}"
+        namespace = known.namespace if known else self.random.choice(["", "team-a"])
+        share = self.random.choice([0, 100_000, 500_000])
+        await self.append(CanarySet(name, lane, namespace, share, ("team-b",)))
+
+    async def end_canary(self, lane: str, outcome: Outcome) -> None:
+        known = self.canary_of(lane)
+        if known is not None:
+            places = self.fold.standings()
+            active = self.fold.active(lane)
+            own = [name for name in active if places[name].namespace == known.place]
+            await self.append(CanaryEnded(known.name, outcome, tuple(own)))
 
     def _can_compact(self, lane: str) -> bool:
         is_topk = lane == "lanes/weights"  # whose commits cannot become one

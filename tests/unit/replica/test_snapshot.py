@@ -10,28 +10,42 @@ import pytest
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM, KnownLLM
 from errata.editing.model.scratch import ScratchLLM
+from errata.log.canary_entries import Outcome
 from errata.log.entries import EditsReverted, Entry
 from errata.log.reader import EntryReader
 from errata.replica.applier import Applier
 from errata.replica.apply import apply
 from errata.replica.snapshot import CapturedState, Manifest
 from tests.unit.editing.tiny_models import make_model
-from tests.unit.replica.histories import CONFIGS, PROMPTS, TARGETS, History, fitted, weights_digest
+from tests.unit.replica.histories import (
+    CONFIGS,
+    NAMESPACED,
+    PROMPTS,
+    TARGETS,
+    History,
+    fitted,
+    weights_digest,
+)
 
-SEEDS = (1, 2)
+SEEDS = (1, 3)
 _STEPS = 14
 
 
 @pytest.fixture(scope="module", params=SEEDS)
 def history(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> History:
-    """A random history that has at least one commit in each lane."""
+    """A random history that has at least one commit in each lane, and canaries."""
 
     async def make() -> History:
         made = History(tmp_path_factory.mktemp("history"), request.param)
         await made.begin()
         for lane in CONFIGS:
             await made.edit(f"lanes/{lane}", 2)
+        for lane in NAMESPACED:
+            await made.set_or_end_canary(lane)
         await made.grow(_STEPS)
+        for lane, outcome in zip(NAMESPACED, Outcome, strict=True):
+            await made.end_canary(lane, outcome)
+            await made.edit(lane, 1)
         return made
 
     return asyncio.run(make())
@@ -55,6 +69,8 @@ async def test_a_replica_from_a_snapshot_equals_one_from_the_first_entry(history
             await apply(whole, step.entry)
             await apply(started, step.entry)
             assert started.digest() == whole.digest(), (seq, step.entry)
+            assert started.canaries.open == whole.canaries.open
+            assert started.canaries.canary_of == whole.canaries.canary_of
             assert weights_digest(started.model) == weights_digest(whole.model)
             _check_same_claims(started, whole)
         await _check_reversals(history, started, whole)

@@ -72,8 +72,8 @@ def test_what_is_no_manifest_is_refused(data: bytes) -> None:
 
 
 def test_a_newer_format_is_left_to_newer_versions() -> None:
-    with pytest.raises(PreconditionError, match=r"format version 4.*Upgrade"):
-        Manifest.from_bytes(_with(version=4, parts="of another form"))
+    with pytest.raises(PreconditionError, match=r"format version 5.*Upgrade"):
+        Manifest.from_bytes(_with(version=5, parts="of another form"))
 
 
 @pytest.mark.parametrize(

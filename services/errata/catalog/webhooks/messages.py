@@ -61,6 +61,7 @@ def message_of(event: Event, log_id: str) -> Message:
         "author": event.author,
         "comment": event.comment,
         "replica": event.replica,
+        "canary": event.canary,
     }
     return Message(
         event_id,
@@ -68,7 +69,7 @@ def message_of(event: Event, log_id: str) -> Message:
             event_id,
             log_id,
             event.kind.value,
-            event.edit_name or f"replicas/{event.replica}",
+            event.edit_name or event.canary or f"replicas/{event.replica}",
             event.when,
             {name: value for name, value in told.items() if value != ""},
         ),

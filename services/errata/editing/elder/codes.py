@@ -36,11 +36,19 @@ def by_codes(
     with torch.inference_mode():
         codes = pack_codes(learned.experts.codes(queries)).cpu()
 
-    def in_namespace(namespace: str, rows: Sequence[int]) -> list[Claim]:
+    def in_namespace(namespace: str, rows: Sequence[int], hidden: frozenset[str]) -> list[Claim]:
         repository = contents.inventory.repository_of(namespace)
-        if not repository.num_rows:
+        if repository.num_rows == len(hidden):
             return [NO_CLAIM] * len(rows)
-        distances, found = index.nearest(contents.codes[namespace], codes[list(rows)])
+        known = contents.codes[namespace]
+        left = None
+        if hidden:  # while a canary is open that supersedes them
+            left = torch.ones(len(known), dtype=torch.bool)
+            left[repository.rows_of(hidden)] = False
+            known = known[left]
+        distances, found = index.nearest(known, codes[list(rows)])
+        if left is not None:
+            found = left.nonzero()[:, 0][found]
         return [
             Claim(repository.name_of(row), -float(distance), -learned.limit)
             for distance, row in zip(distances.tolist(), found.tolist(), strict=True)

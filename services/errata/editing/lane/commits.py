@@ -36,6 +36,19 @@ class Reversal:
 
 
 @dataclass(frozen=True, slots=True)
+class Promotion:
+    """Edits of a canary that ends: from now on, all readers of their namespace read them.
+
+    Attributes:
+        edits: all active edits in the canary's place, in no particular order.
+        namespace: to which they move; what they answer stays the same.
+    """
+
+    edits: tuple[str, ...]
+    namespace: str
+
+
+@dataclass(frozen=True, slots=True)
 class LaneModelCommit:
     """A version of a lane's model, and all active edits of the lane as it encodes them.
 
@@ -105,5 +118,5 @@ class Restoration:
     namespaces: Mapping[str, str] = field(default_factory=dict)
 
 
-LaneEntry = Commit | Reversal | LaneModelCommit | Compaction | Restoration
+LaneEntry = Commit | Reversal | Promotion | LaneModelCommit | Compaction | Restoration
 """What `Lane.prepare` takes."""

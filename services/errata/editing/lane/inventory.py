@@ -7,7 +7,7 @@ the same prompt in two namespaces is two facts.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 
 from errata.editing.artifact import tensor_bytes
 from errata.editing.lane.repository import DIGEST_BYTES, Repository, Rows
-from errata.editing.namespaces import DEFAULT, EVERY, Reading
+from errata.editing.namespaces import DEFAULT, EVERY, Reading, is_canary_place, own_namespace
 from errata.errors import (
     ArtifactCorruptError,
     EditNotRevertibleError,
@@ -76,7 +76,11 @@ class Inventory:
     _facts: Mapping[str, str] = field(repr=False)  # of all active edits, oldest first
     _namespaces: Mapping[str, str] = field(repr=False)  # of edits outside the default one
     _digests: bytes = field(repr=False)
-    _ranks: dict[str, int] = field(repr=False, default_factory=dict)  # filled when it is needed
+    # Filled when they are needed.
+    _ranks: dict[str, int] = field(repr=False, default_factory=dict)
+    _superseded: dict[tuple[str, ...], dict[str, frozenset[str]]] = field(
+        repr=False, default_factory=dict
+    )
 
     @classmethod
     def of(cls, rows: Rows) -> Inventory:
@@ -126,9 +130,45 @@ class Inventory:
 
     def read_by(self, reading: Reading) -> list[str]:
         """The namespaces that a reading names and that have an edit that can claim a prompt."""
-        wanted: Iterable[str] = self._shelves if EVERY in reading else reading
-        shelves = self._shelves
+        shelves, wanted = self._shelves, reading
+        if EVERY in reading:  # that is no canary's place; such places are named one by one
+            wanted = tuple(n for n in shelves if not is_canary_place(n) or n in reading)
         return [n for n in wanted if n in shelves and shelves[n].repository.num_rows]
+
+    def superseded_among(self, places: tuple[str, ...]) -> dict[str, frozenset[str]]:
+        """Place → its edits that a newer edit of the same fact supersedes for who reads `places`.
+
+        Those of a namespace and of its canaries supersede one another; namespaces do not.
+
+        Args:
+            places: that a prompt reads, as `read_by` lists them.
+        """
+        if not any(map(is_canary_place, places)):
+            return {}
+        known = self._superseded.get(places)
+        if known is None:
+            groups: dict[str, list[str]] = {}
+            for place in places:
+                groups.setdefault(own_namespace(place), []).append(place)
+            known = self._superseded[places] = {
+                place: edits
+                for group in groups.values()
+                for place, edits in self._superseded_in(group).items()
+            }
+        return known
+
+    def _superseded_in(self, places: Sequence[str]) -> dict[str, frozenset[str]]:
+        """The same for a namespace and places of its canaries."""
+        repositories = {place: self._shelves[place].repository for place in places}
+        largest = max(places, key=lambda place: repositories[place].num_rows)
+        facts = {f for place in places if place != largest for f in repositories[place].facts()}
+        gone: dict[str, set[str]] = {}
+        for fact in facts:
+            edits = {place: one.edit_about(fact) for place, one in repositories.items()}
+            found = {edit: place for place, edit in edits.items() if edit}
+            for edit in found.keys() - {self.newest(found)}:
+                gone.setdefault(found[edit], set()).add(edit)
+        return {place: frozenset(edits) for place, edits in gone.items()}
 
     def value_of(self, name: str) -> torch.Tensor:
         """What an edit that can claim a prompt carries.
@@ -203,13 +243,7 @@ class Inventory:
                 f"{', '.join(sorted(unknown))}: not committed in this lane, or already reverted."
             )
         gone = set(edits)
-        shelves = dict(self._shelves)
-        for namespace in sorted({self.namespace_of(name) for name in gone}):
-            left = _Shelf.of(self._rows_of(namespace).without(gone), namespace)
-            if left.is_empty and namespace != DEFAULT:
-                del shelves[namespace]
-            else:
-                shelves[namespace] = left
+        shelves = self._shelves_without(gone)
         digests = b"".join(  # no row is digested again
             self._digests[DIGEST_BYTES * number : DIGEST_BYTES * (number + 1)]
             for number, name in enumerate(self._facts)
@@ -218,6 +252,38 @@ class Inventory:
         facts = {name: fact for name, fact in self._facts.items() if name not in gone}
         outside = {name: own for name, own in self._namespaces.items() if name not in gone}
         return Inventory(shelves, facts, outside, digests)
+
+    def _shelves_without(self, gone: Collection[str]) -> dict[str, _Shelf]:
+        shelves = dict(self._shelves)
+        for namespace in sorted({self.namespace_of(name) for name in gone}):
+            left = _Shelf.of(self._rows_of(namespace).without(gone), namespace)
+            if left.is_empty and namespace != DEFAULT:
+                del shelves[namespace]
+            else:
+                shelves[namespace] = left
+        return shelves
+
+    def moved(self, edits: Collection[str], namespace: str) -> Inventory:
+        """The inventory as if `edits` had been committed to another namespace, when they were.
+
+        So the newest edit of a fact there answers, which need not be a moved one.
+
+        Args:
+            edits: active; none of them is in `namespace`.
+            namespace: to which they move.
+        """
+        gone = set(edits)
+        sources = sorted({self.namespace_of(name) for name in gone})
+        rows = self._in_order(Rows.joined([self._rows_of(one).only(gone) for one in sources]))
+        rows = rows.placed(dict.fromkeys(rows.names, namespace) if namespace else {})
+        there = [self._rows_of(namespace)] if namespace in self._shelves else []
+        shelves = self._shelves_without(gone)
+        shelves[namespace] = _Shelf.of(self._in_order(Rows.joined([*there, rows])), namespace)
+        new = dict(zip(rows.names, _pieces_of(rows.digests()), strict=True))
+        old = zip(self._facts, _pieces_of(self._digests), strict=True)
+        digests = b"".join(new.get(name, digest) for name, digest in old)
+        outside = {name: own for name, own in self._namespaces.items() if name not in gone}
+        return Inventory(shelves, self._facts, {**outside, **_outside(rows)}, digests)
 
     @property
     def num_bytes(self) -> int:
@@ -303,6 +369,11 @@ class Addition:
         for step in self._steps.values():
             if step.room is not None:
                 step.room.reclaim()
+
+
+def _pieces_of(digests: bytes) -> list[bytes]:
+    """The digest of each row."""
+    return [digests[i : i + DIGEST_BYTES] for i in range(0, len(digests), DIGEST_BYTES)]
 
 
 def _outside(rows: Rows) -> dict[str, str]:

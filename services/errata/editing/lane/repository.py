@@ -233,6 +233,14 @@ class Repository:
         """(n, …) fp32."""
         return self._memory.values[: self.num_rows]
 
+    def facts(self) -> Iterator[str]:
+        """The facts of the n edits."""
+        return itertools.islice(self._memory.facts, self.num_rows)
+
+    def rows_of(self, names: Collection[str]) -> list[int]:
+        """The rows of edits that are in this repository."""
+        return [self._memory.rows[name] for name in names]
+
     def name_of(self, row: int) -> str:
         """The edit of a row."""
         return self._memory.names[row]

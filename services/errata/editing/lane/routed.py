@@ -21,6 +21,7 @@ from errata.editing.lane.commits import (
     LaneDump,
     LaneEntry,
     LaneModelCommit,
+    Promotion,
     Restoration,
     Reversal,
 )
@@ -173,6 +174,9 @@ class RoutedLane(Lane, ABC, Generic[Contents]):
                 return self._commit(entry)
             case Reversal():
                 return self._replacement(self.without(self.contents, entry.edits))
+            case Promotion(edits=edits, namespace=namespace):
+                after = self.contents.inventory.moved(edits, namespace)
+                return self._replacement(self._with_inventory(self.contents, after))
             case LaneModelCommit():
                 return self._replacement(self._with_lane_model(entry))
             case Compaction():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -44,6 +46,30 @@ class InnerProductIndex(Protocol):
             queries: (n, d) fp32.
             k: at least 1.
         """
+
+
+def nearest_visible(
+    index: InnerProductIndex, rows: SearchedRows, queries: Tensor, k: int, hidden: Sequence[int]
+) -> Tensor:
+    """As `InnerProductIndex.nearest`, without the rows that are hidden from the queries.
+
+    Args:
+        index: of the rows.
+        rows: at least one.
+        queries: (n, d) fp32.
+        k: at least 1.
+        hidden: numbers of rows, few.
+
+    Returns:
+        (n, k') int64 with k' ≤ k; −1 where there are fewer rows.
+    """
+    k = min(k, len(rows.keys))
+    if not hidden:
+        return index.nearest(rows, queries, k)
+    found = index.nearest(rows, queries, min(k + len(hidden), len(rows.keys)))
+    is_hidden = torch.isin(found, torch.tensor(hidden, device=found.device))
+    first = is_hidden.byte().argsort(dim=1, stable=True)[:, :k]  # visible ones, in their order
+    return found.gather(1, first).masked_fill(is_hidden.gather(1, first), -1)
 
 
 class HammingIndex(Protocol):

@@ -20,7 +20,7 @@ from errata.editing.lane.claims import Claim
 from errata.editing.lane.inventory import Inventory, fact_of
 from errata.editing.lane.reading import decide_over
 from errata.editing.lane.repository import Repository
-from errata.editing.lane.search import InnerProductIndex
+from errata.editing.lane.search import InnerProductIndex, nearest_visible
 from errata.editing.namespaces import DEFAULT_ONLY, Reading, Readings
 from errata.editing.retriever.gate_model import GateModel
 
@@ -89,10 +89,12 @@ def route(
         with torch.inference_mode():
             queries = retriever.model.queries(tokens)
 
-        def in_namespace(namespace: str, rows: Sequence[int]) -> list[Claim]:
+        def in_namespace(
+            namespace: str, rows: Sequence[int], hidden: frozenset[str]
+        ) -> list[Claim]:
             found = replace(retriever, repository=inventory.repository_of(namespace))
             asked = queries if len(rows) == len(queries) else queries[list(rows)]
-            return decide(found, rule, index, asked, [tokens.cut[row] for row in rows])
+            return decide(found, rule, index, asked, [tokens.cut[row] for row in rows], hidden)
 
         own_readings = None if readings is None else [readings[number] for number in others]
         made = decide_over(inventory, len(others), own_readings, in_namespace)
@@ -115,6 +117,7 @@ def decide(
     index: InnerProductIndex,
     queries: Tensor,
     cut: Sequence[bool],
+    hidden: frozenset[str] = frozenset(),
 ) -> list[Claim]:
     """Decides on encoded queries.
 
@@ -124,13 +127,14 @@ def decide(
         index: searches the repository.
         queries: r̃_q, (n, d_r) fp32.
         cut: for each query, whether the beginning of its prompt was cut off.
+        hidden: edits of the repository that claim none of the queries.
     """
     exact = queries.double()
     thresholds = (exact * retriever.sentinel.double()).sum(-1).cpu()
     repository = retriever.repository
-    if not repository.num_rows:
+    if repository.num_rows == len(hidden):
         return [Claim("", -torch.inf, t, c) for t, c in zip(thresholds.tolist(), cut, strict=True)]
-    rows = index.nearest(repository, queries, min(_CANDIDATES, repository.num_rows))
+    rows = nearest_visible(index, repository, queries, _CANDIDATES, repository.rows_of(hidden))
     known = rows >= 0
     keys = repository.keys[rows.clamp(min=0).to(repository.keys.device)].double()  # (n, k, d_r)
     scores = (keys * exact[:, None]).sum(-1).cpu().masked_fill(~known, -torch.inf)

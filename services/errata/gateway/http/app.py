@@ -19,6 +19,7 @@ from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.errors import failure_of
 from errata.gateway.http.event_routes import EventsCall
 from errata.gateway.http.guard import Guard
+from errata.gateway.http.hosts import KnownHosts, allowed_hosts
 from errata.gateway.http.observed import ROUTE_KEY, Observed
 from errata.gateway.http.openai_routes import OpenAiRoutes
 from errata.gateway.http.openapi_convert import document
@@ -26,6 +27,7 @@ from errata.gateway.http.openapi_page import page
 from errata.gateway.http.rest_convert import EVENTS, ROUTES
 from errata.gateway.http.rest_routes import RestCall
 from errata.gateway.rates import Rates
+from errata.platform.addresses import host_and_port
 from errata.platform.security.active import active
 from errata.platform.security.rules import REFLECTION
 from errata.platform.settings import GatewaySettings
@@ -83,9 +85,15 @@ def build_app(
             *_console(backend, guard, settings),
             *_descriptions(guard),
         ],
-        middleware=[Middleware(Observed)],
+        middleware=[Middleware(Observed), Middleware(KnownHosts, _hosts(guard, settings))],
         exception_handlers={HTTPException: _refused},
     )
+
+
+def _hosts(guard: Guard, settings: GatewaySettings) -> frozenset[str]:
+    listens_on = host_and_port(settings.http_address)[0] if settings.http_address else ""
+    authenticated = guard.demands_credentials
+    return allowed_hosts(settings.allowed_hosts, listens_on, authenticated=authenticated)
 
 
 def _console(backend: Backend, guard: Guard, settings: GatewaySettings) -> list[Route]:

@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 from starlette.requests import ClientDisconnect, Request
 
 from errata.gateway.http.errors import HttpError
-from errata.gateway.namespaces import readable
+from errata.gateway.namespaces import drawn_key, readable
 
 R = TypeVar("R")
 MIN_SEQ_HEADER = "X-Errata-Min-Seq"
 NAMESPACE_HEADER = "Errata-Namespace"
+CANARY_KEY_HEADER = "Errata-Canary-Key"
 TIMEOUT_HEADER = "X-Request-Timeout"
 _MAX_SEQ = 2**63 - 1
 
@@ -96,6 +97,14 @@ def asked_namespaces(request: Request, of_body: Sequence[str]) -> tuple[str, ...
     named = ",".join(request.headers.getlist(NAMESPACE_HEADER)).split(",")
     of_header = [name.strip() for name in named if name.strip()]
     return readable(sorted({*of_header, *of_body}))
+
+
+def asked_canary_key(request: Request, of_body: str) -> str:
+    """The key of all choices of an answer: that of its header, else of its body, else a drawn one.
+
+    It is drawn here, once, so that all choices are in the same canaries.
+    """
+    return request.headers.get(CANARY_KEY_HEADER, "").strip() or of_body or drawn_key()
 
 
 def _bad_header(name: str, text: str, wanted: str) -> HttpError:

@@ -32,7 +32,11 @@ def model_request() -> inference_pb2.GetModelRequest:
 
 
 def chat_requests(
-    body: ChatBody, model: Model, min_seq: int | None, namespaces: Sequence[str] = ()
+    body: ChatBody,
+    model: Model,
+    min_seq: int | None,
+    namespaces: Sequence[str] = (),
+    canary_key: str = "",
 ) -> list[Asked]:
     """One request for each choice of a chat completion.
 
@@ -41,6 +45,7 @@ def chat_requests(
         model: whose limit holds if the body has none.
         min_seq: never answer from an older position.
         namespaces: that the answer reads.
+        canary_key: of all choices.
 
     Raises:
         InvalidRequestError, LimitExceededError: as `check_request`.
@@ -62,13 +67,17 @@ def chat_requests(
         stop=body.stop,
         num_alternatives=body.num_alternatives,
         namespaces=namespaces,
+        canary_key=canary_key,
     )
     check_request(shared)
     return [_with_sampling(shared, body, index) for index in range(body.n or 1)]
 
 
 def completion_requests(
-    body: CompletionBody, min_seq: int | None, namespaces: Sequence[str] = ()
+    body: CompletionBody,
+    min_seq: int | None,
+    namespaces: Sequence[str] = (),
+    canary_key: str = "",
 ) -> list[Asked]:
     """One request for each choice of a completion: those of the first prompt first.
 
@@ -84,6 +93,7 @@ def completion_requests(
             stop=body.stop,
             num_alternatives=body.num_alternatives,
             namespaces=namespaces,
+            canary_key=canary_key,
         )
         check_request(shared)
         made += [_with_sampling(shared, body, index) for index in range(body.n or 1)]
@@ -149,6 +159,8 @@ def merged_provenance(found: Sequence[Provenance]) -> dict[str, Any]:
         "edits": list(dict.fromkeys(edit for one in found for edit in one.edits)),
         "num_edits_in_force": first.num_edits_in_force,
         "prompt_cut": any(one.prompt_cut for one in found),
+        "canaries": sorted({canary for one in found for canary in one.canaries}),
+        "canary_key": first.canary_key,
     }
 
 

@@ -6,16 +6,24 @@ value is the one that changes nothing. Parameters without an effect on the answe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from errata.platform.limits import NAME_CHARS
+
 MAX_CHOICES = 128
 """Most choices of one request: `n` for each prompt."""
 _MAX_ALTERNATIVES = 20
 _COMPLETION_TOKENS = 16  # the OpenAI API's default for completions
+_CANARY_KEY = (
+    "Decides which open canaries the request is in; also as the header Errata-Canary-Key. Without "
+    "one, safety_identifier or user decides."
+)
+_OF_A_PERSON = "The canary key of a request that has none; no other effect."
 _NAMESPACES = "Namespaces that the request reads; also as the header Errata-Namespace."
 _ROLES = ("developer", "system", "user", "assistant", "tool")
 
@@ -145,6 +153,7 @@ class ErrataOptions(_Body):
 
     min_seq: Position | None = Field(None, description="Never answer from an older position.")
     namespaces: list[str] | None = Field(None, description=_NAMESPACES)
+    canary_key: str | None = Field(None, description=_CANARY_KEY)
 
 
 class GenerationBody(_Body):
@@ -165,11 +174,12 @@ class GenerationBody(_Body):
     stream_options: StreamOptions | None = None
     min_seq: Position | None = Field(None, description="Never answer from an older position.")
     namespaces: list[str] | None = Field(None, description=_NAMESPACES)
+    canary_key: str | None = Field(None, description=_CANARY_KEY)
     errata: ErrataOptions | None = None
     frequency_penalty: Any = None
     logit_bias: Any = None
     presence_penalty: Any = None
-    user: Any = Field(None, description="No effect.")
+    user: Any = Field(None, description=_OF_A_PERSON)
     metadata: Any = Field(None, description="No effect.")
     service_tier: Any = Field(None, description="No effect.")
 
@@ -192,6 +202,22 @@ class GenerationBody(_Body):
         """The namespaces that the body names."""
         of_errata = self.errata.namespaces if self.errata else None
         return [*(self.namespaces or ()), *(of_errata or ())]
+
+    @property
+    def read_canary_key(self) -> str:
+        """The key that the body names, or whoever it says that it is from; else empty."""
+        of_errata = self.errata.canary_key if self.errata else None
+        return of_errata or self.canary_key or self._person
+
+    @property
+    def _person(self) -> str:
+        """Whom the OpenAI API's own fields name, in a form that a key can have."""
+        for name in ("safety_identifier", "user"):
+            found = getattr(self, name, None)
+            if isinstance(found, str) and found:
+                is_short = len(found) <= NAME_CHARS
+                return found if is_short else hashlib.sha256(found.encode()).hexdigest()
+        return ""
 
     @property
     def streamed_usage(self) -> Literal["never", "last", "always"]:
@@ -227,7 +253,7 @@ class ChatBody(GenerationBody):
     parallel_tool_calls: Any = Field(None, description="No effect.")
     prediction: Any = Field(None, description="No effect.")
     prompt_cache_key: Any = Field(None, description="No effect.")
-    safety_identifier: Any = Field(None, description="No effect.")
+    safety_identifier: Any = Field(None, description=_OF_A_PERSON)
     store: Any = Field(None, description="No effect.")
 
     @field_validator("top_logprobs")

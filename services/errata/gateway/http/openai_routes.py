@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from errata.gateway.http.calls import (
+    asked_canary_key,
     asked_namespaces,
     asked_position,
     asked_seconds,
@@ -68,9 +69,9 @@ class OpenAiRoutes:
         data = await read_body(request, self._settings.http_max_body_bytes)
         body = await asyncio.to_thread(ChatBody.model_validate_json, data)
         position = asked_position(request, body.least_seq)
-        namespaces = asked_namespaces(request, body.read_namespaces)
+        reads = _reads(request, body)
         model = await self._model.named(body.model)
-        asked = await asyncio.to_thread(chat_requests, body, model, position, namespaces)
+        asked = await asyncio.to_thread(chat_requests, body, model, position, *reads)
         bodies = Bodies(body.model, True, bool(body.logprobs), body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
 
@@ -79,12 +80,12 @@ class OpenAiRoutes:
         data = await read_body(request, self._settings.http_max_body_bytes)
         body = await asyncio.to_thread(CompletionBody.model_validate_json, data)
         position = asked_position(request, body.least_seq)
-        namespaces = asked_namespaces(request, body.read_namespaces)
+        reads = _reads(request, body)
         if len(body.prompt) * (body.n or 1) > MAX_CHOICES:
             message = f"n for each prompt makes more than {MAX_CHOICES} choices; ask for fewer."
             raise HttpError(400, message, code="invalid_value", param="prompt")
         await self._model.named(body.model)
-        asked = await asyncio.to_thread(completion_requests, body, position, namespaces)
+        asked = await asyncio.to_thread(completion_requests, body, position, *reads)
         with_tokens = body.logprobs is not None
         bodies = Bodies(body.model, False, with_tokens, body.n or 1, body.streamed_usage)
         return await self._answer(request, body, asked, bodies)
@@ -99,6 +100,14 @@ class OpenAiRoutes:
         answers = await unless_left(request, whole(self._pool, asked, seconds))
         found = bodies.whole(answers)
         return JSONResponse(found, headers=headers_of(found["errata"]))
+
+
+def _reads(request: Request, body: GenerationBody) -> tuple[tuple[str, ...], str]:
+    """The namespaces that a request reads, and its canary key."""
+    return (
+        asked_namespaces(request, body.read_namespaces),
+        asked_canary_key(request, body.read_canary_key),
+    )
 
 
 async def _stream(request: Request, streams: ChoiceStreams, bodies: Bodies) -> Response:

@@ -65,6 +65,12 @@ _NAMESPACE = {
     "description": "Namespaces that the request reads, with commas; those of the body count, too.",
     "schema": {"type": "string"},
 }
+_CANARY_KEY = {
+    "name": "Errata-Canary-Key",
+    "in": "header",
+    "description": "Decides which open canaries the request is in; counts before that of the body.",
+    "schema": {"type": "string"},
+}
 _MIN_SEQ = {
     "name": "X-Errata-Min-Seq",
     "in": "header",
@@ -141,7 +147,7 @@ def _openai_paths(schemas: dict[str, Any], provenance: str) -> dict[str, Any]:
             "post": {
                 "summary": summary,
                 "tags": ["inference"],
-                "parameters": [_MIN_SEQ, _NAMESPACE, _TIMEOUT],
+                "parameters": [_MIN_SEQ, _NAMESPACE, _CANARY_KEY, _TIMEOUT],
                 "requestBody": _json(_REFERENCE.format(model=body.__name__), required=True),
                 "responses": _responses(answer),
             }

@@ -92,6 +92,11 @@ ROUTES: tuple[RestRoute, ...] = (
     _editing("POST", "/v1/edits:preview", "PreviewEdits"),
     _editing("POST", "/v1/edits:review", "ReviewEdits"),
     _editing("POST", "/v1/edits:withdraw", "WithdrawEdits"),
+    _editing("GET", "/v1/canaries", "ListCanaries"),
+    _editing("POST", "/v1/canaries", "SetCanary"),
+    _editing(
+        "POST", "/v1/canaries/{canary}:end", "EndCanary", bound="name", collection="canaries/"
+    ),
     _editing("GET", "/v1/probes", "GetProbes"),
     _editing("POST", "/v1/probes", "SetProbes"),
     _editing("GET", "/v1/lanes", "ListLanes"),

@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from errata.log.canary_entries import CanaryEnded, CanarySet
 from errata.log.entries import (
     EditsCommitted,
     EditsReviewed,
@@ -20,10 +21,10 @@ from errata.log.entries import (
     LaneConfigured,
     LaneModelCommitted,
     LanePolicySet,
-    Signature,
     Signed,
     SnapshotTaken,
 )
+from errata.log.signature import Signature
 
 _PREFIX = b"errata commit manifest 1\n"
 _KINDS: dict[type, str] = {
@@ -34,6 +35,8 @@ _KINDS: dict[type, str] = {
     SnapshotTaken: "snapshot_taken",
     LanePolicySet: "lane_policy_set",
     EditsReviewed: "edits_reviewed",
+    CanarySet: "canary_set",
+    CanaryEnded: "canary_ended",
 }
 
 

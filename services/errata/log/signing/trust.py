@@ -11,15 +11,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from errata.errors import CommitNotTrustedError
+from errata.log.canary_entries import CanaryEnded
 from errata.log.entries import (
     EditsReviewed,
     Entry,
     KeysTrusted,
     LaneConfigured,
-    Signature,
     Signed,
     SnapshotTaken,
 )
+from errata.log.signature import Signature
 from errata.log.signing.keys import (
     PUBLIC_KEY_BYTES,
     SigningKey,
@@ -100,7 +101,7 @@ class TrustState:
         return Signature(key.key_id, value, self.last)
 
     def _manifest(self, payload: Signed) -> bytes:
-        if isinstance(payload, KeysTrusted | SnapshotTaken | EditsReviewed):
+        if isinstance(payload, KeysTrusted | SnapshotTaken | EditsReviewed | CanaryEnded):
             return manifest_of(payload, "", self.last)
         return manifest_of(payload, self.lanes.get(payload.lane, ""), self.last)
 

@@ -69,6 +69,9 @@ RULES: dict[str, Rule] = {
     "/errata.v1.EditingService/WithdrawEdits": _rule(Role.EDITOR, Role.OPERATOR, changes=True),
     "/errata.v1.EditingService/SetProbes": _rule(Role.OPERATOR, changes=True),
     "/errata.v1.EditingService/GetProbes": _READERS,
+    "/errata.v1.EditingService/SetCanary": _rule(Role.EDITOR, Role.OPERATOR, changes=True),
+    "/errata.v1.EditingService/EndCanary": _rule(Role.EDITOR, Role.OPERATOR, changes=True),
+    "/errata.v1.EditingService/ListCanaries": _READERS,
     "/errata.v1.EditLogService/AcquireEpoch": _rule(Role.WRITER, changes=True),
     "/errata.v1.EditLogService/RenewLease": _rule(Role.WRITER),  # each second, so not audited
     "/errata.v1.EditLogService/Append": _rule(Role.WRITER, changes=True),

@@ -33,6 +33,12 @@ class GatewaySettings(ServiceSettings):
     http_model_aliases: str = Field(
         "", description="More names, separated by commas, for which HTTP clients get the model."
     )
+    allowed_hosts: str = Field(
+        "",
+        description="Hosts, separated by commas, that HTTP requests may name; `*` allows any. If "
+        "empty: any, but only those of this machine where the HTTP API listens on it alone "
+        "without authentication, so that no web page reaches it under another name.",
+    )
     http_max_body_bytes: int = Field(
         4 * 1024 * 1024, ge=1_024, description="Maximum size of an HTTP request's body."
     )

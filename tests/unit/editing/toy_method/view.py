@@ -25,10 +25,10 @@ class ToyView:
         """None: texts decide."""
 
     def claims(self, prompts: Sequence[str], readings: Readings = None) -> list[Claim]:
-        def decide(namespace: str, numbers: Sequence[int]) -> list[Claim]:
+        def decide(namespace: str, numbers: Sequence[int], hidden: frozenset[str]) -> list[Claim]:
             repository = self.inventory.repository_of(namespace)
             found = [repository.edit_about(fact_of(prompts[number])) for number in numbers]
-            return [Claim(edit, 1.0, 0.0) if edit else NO_CLAIM for edit in found]
+            return [Claim(e, 1.0, 0.0) if e and e not in hidden else NO_CLAIM for e in found]
 
         return decide_over(self.inventory, len(prompts), readings, decide)
 

@@ -20,6 +20,7 @@ from errata.errors import (
 )
 from errata.gateway.http.console.ask import AskPage
 from errata.gateway.http.console.backend import Backend
+from errata.gateway.http.console.canaries import CanariesPage, CanaryPage
 from errata.gateway.http.console.edit import EditPage
 from errata.gateway.http.console.edits import EditsPage
 from errata.gateway.http.console.lanes import LanesPage
@@ -100,6 +101,7 @@ class Console:
         self._pages = Pages(self._assets, authenticates=guard.demands_credentials)
         edit, propose = EditPage(backend, self._pages), ProposePage(backend, self._pages)
         reviews, ask = ReviewsPage(backend, self._pages), AskPage(backend, self._pages)
+        canaries, canary = CanariesPage(backend, self._pages), CanaryPage(backend, self._pages)
         lanes, log = LanesPage(backend, self._pages), LogPage(backend, self._pages)
         self._places = (
             _Place(HOME, OverviewPage(backend, self._pages).show),
@@ -107,6 +109,8 @@ class Console:
             _Place("/console/edits/{edit}", edit.show, edit.act),
             _Place("/console/propose", propose.show, propose.act),
             _Place("/console/reviews", reviews.show, reviews.act),
+            _Place("/console/canaries", canaries.show, canaries.act),
+            _Place("/console/canaries/{canary}", canary.show, canary.act),
             _Place("/console/ask", ask.show, ask.act),
             _Place("/console/lanes", lanes.show, lanes.act),
             _Place("/console/log", log.show),

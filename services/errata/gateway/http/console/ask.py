@@ -19,6 +19,10 @@ from errata_client.types import Answer
 _MAX_TOKENS = 512
 _DEFAULT_TOKENS = 48
 _MAX_DIGITS = 18
+_KEPT = (
+    *("applied_seq", "state_digest", "replica", "edits", "num_edits_in_force"),
+    *("canaries", "canary_key"),
+)
 
 
 class AskPage:
@@ -54,6 +58,7 @@ class AskPage:
                 _number(visit, "min_seq", None),
                 min(tokens, model.max_tokens),
                 _namespaces(visit),
+                visit.typed("canary_key"),
             ),
         )
         return self._page(visit, model, answer, _earlier(visit, question, is_chat))
@@ -76,11 +81,7 @@ class AskPage:
 
 def _packed(visit: Visit, answer: Answer) -> str:
     """What the page keeps of an answer, to show it beside the next one."""
-    provenance = {
-        name: value
-        for name, value in asdict(answer.provenance).items()
-        if name in ("applied_seq", "state_digest", "replica", "edits", "num_edits_in_force")
-    }
+    provenance = {name: value for name, value in asdict(answer.provenance).items() if name in _KEPT}
     kept = {
         "question": visit.typed("prompt"),
         "kind": visit.typed("kind"),
@@ -106,6 +107,8 @@ def _earlier(visit: Visit, question: str, is_chat: bool) -> dict[str, Any] | Non
             "replica": str(found["replica"]),
             "edits": [str(name) for name in found["edits"]],
             "num_edits_in_force": int(found["num_edits_in_force"]),
+            "canaries": [str(name) for name in found["canaries"]],
+            "canary_key": str(found["canary_key"]),
         }
         asked = (found["question"], found["kind"] == "chat", found["namespaces"])
     except (KeyError, TypeError, ValueError):

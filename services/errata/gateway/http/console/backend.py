@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import grpc
 from starlette.requests import Request
 
-from errata.gateway.convert import INFERENCE, edits_of, in_namespaces
+from errata.gateway.convert import INFERENCE, as_read, edits_of
 from errata.gateway.forward import call_error, call_metadata
 from errata.gateway.http.calls import unless_left
 from errata.gateway.http.console.calls_convert import Call, replied
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _INFERENCE = INFERENCE.rpartition(".")[2]
-_PREVIEW_SECONDS = 120.0  # a fit takes longer than an answer
+_FIT_SECONDS = 120.0  # a fit takes longer than an answer
+_AFTER_FITS = ("PreviewEdits", "EndCanary")  # a preview is one, a canary's end waits for one
 _POOL_METHODS = {"Generate": "generate", "Score": "score", "GetModel": "get_model"}
 
 
@@ -91,13 +92,13 @@ class Backend:
     async def _answered(self, call: Call[Any]) -> Any:
         more = (trace_parent(),) if call.method == "Generate" else ()
         # Workers know no identities: what the caller may read is decided here.
-        request = call.request if call.method == "GetModel" else in_namespaces(call.request)
+        request = call.request if call.method == "GetModel" else as_read(call.request)
         return await self._pool.call(_POOL_METHODS[call.method], request, self._seconds, *more)
 
     async def _forwarded(self, call: Call[Any], path: str) -> Any:
         channel: Any = self._channels[call.service]
-        fits = call.method == "PreviewEdits"
-        seconds = max(self._seconds, _PREVIEW_SECONDS) if fits else self._seconds
+        is_long = call.method in _AFTER_FITS
+        seconds = max(self._seconds, _FIT_SECONDS) if is_long else self._seconds
         rpc = channel.unary_unary(
             path,
             request_serializer=lambda message: message.SerializeToString(),

@@ -17,7 +17,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from errata.editing.namespaces import shown
 from errata.log.chain import ChainedEntry
-from errata_client import _calls, _catalog_calls, _convert, _policy_calls
+from errata_client import _calls, _canary_calls, _catalog_calls, _convert, _policy_calls
 from errata_client._calls import Call as Call
 from errata_client._calls import Page as Page
 from errata_client._entry_convert import log_entry
@@ -27,6 +27,7 @@ from errata_client._gen.errata.v1 import (
     editing_pb2,
     inference_pb2,
 )
+from errata_client.canary import Canary, CanaryRule
 from errata_client.edits import Edit, EditSpec, EditState
 from errata_client.policy import Decision, Preview
 from errata_client.prompts import Prompt
@@ -211,13 +212,53 @@ def reversal(name: str, comment: str, author: str, request_id: str) -> Call[Reve
     return _calls.revert_edits([name], comment, author, request_id)
 
 
+def canaries(size: int, page_token: str = "", *, only_open: bool = False) -> Call[Page[Canary]]:
+    """A page of canaries, newest first."""
+    call = _canary_calls.list_canaries(only_open, page_token)
+    call.request.page_size = size
+    return call
+
+
+def canary(name: str) -> Call[Canary]:
+    """One canary."""
+    return _canary_calls.get_canary(name)
+
+
+def canary_setting(
+    name: str,
+    share: float,
+    lane: str,
+    namespace: str,
+    readers: Sequence[str],
+    rule: CanaryRule | None,
+    comment: str,
+    author: str,
+    request_id: str,
+) -> Call[Canary]:
+    """Opens a canary, or changes who is in it."""
+    return _canary_calls.set_canary(
+        name, share, lane, namespace, readers, rule, comment, author, request_id
+    )
+
+
+def canary_end(
+    name: str, promote: bool, comment: str, author: str, request_id: str
+) -> Call[Canary]:
+    """Promotes a canary, or rolls it back."""
+    return _canary_calls.end_canary(name, promote, comment, author, request_id)
+
+
 def model() -> Call[Model]:
     """The served model."""
     return _calls.get_model()
 
 
 def answer(
-    prompt: Prompt, min_seq: int | None, max_tokens: int, namespaces: Sequence[str] = ()
+    prompt: Prompt,
+    min_seq: int | None,
+    max_tokens: int,
+    namespaces: Sequence[str] = (),
+    canary_key: str = "",
 ) -> Call[Answer]:
     """A greedy answer; what the model's window leaves, at most `max_tokens`."""
     call = _calls.generate(
@@ -228,6 +269,7 @@ def answer(
         sampling=None,
         num_alternatives=None,
         namespaces=namespaces,
+        canary_key=canary_key,
     )
     cast("inference_pb2.GenerateRequest", call.request).clip_max_tokens = True
     return call

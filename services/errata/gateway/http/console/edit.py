@@ -14,6 +14,7 @@ from errata.errors import InvalidRequestError, NotFoundError
 from errata.gateway.http.console import calls_convert as calls
 from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.console.calls_convert import Entry
+from errata.gateway.http.console.canaries import key_within
 from errata.gateway.http.console.pages import Pages, prompt_text
 from errata.gateway.http.console.visit import Visit
 from errata_client.edits import Edit, EditState
@@ -135,6 +136,10 @@ class EditPage:
 
     async def _told(self, request: Request, edit: Edit) -> list[Told]:
         spec = edit.spec
+        key = ""
+        if spec.canary:  # only a request that is in it reads the edit
+            canary = await self._backend.call(request, calls.canary(spec.canary))
+            key = await asyncio.to_thread(key_within, canary)
         asked: list[tuple[str, Prompt]] = [("prompt", spec.prompt)]
         asked += [("rephrasing", each) for each in spec.rephrases]
         asked += [("probe", each) for each in spec.locality_probes]
@@ -143,7 +148,8 @@ class EditPage:
         answers = await asyncio.gather(
             *(
                 self._backend.call(
-                    request, calls.answer(prompt, position, _ANSWER_TOKENS, calls.read_by(spec))
+                    request,
+                    calls.answer(prompt, position, _ANSWER_TOKENS, calls.read_by(spec), key),
                 )
                 for _, prompt in asked
             )

@@ -20,6 +20,7 @@ from errata_client.types import Lane, Score
 
 _CHECKED = 1_000
 _RECHECKED = 20
+_CANARIES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,13 @@ class LanesPage:
             visit.request, calls.edits(Filters(EditState.COMMITTED, lane), _CHECKED)
         )
         active = [edit for edit in page.items if not edit.superseded_by]
+        if any(edit.spec.canary for edit in active):
+            # What only a canary's requests read is not asked as everybody asks.
+            tried = await self._backend.call(
+                visit.request, calls.canaries(_CANARIES, only_open=True)
+            )
+            names = {canary.name for canary in tried.items}
+            active = [edit for edit in active if edit.spec.canary not in names]
         if not active:
             raise NotFoundError(f"{lane or 'the lane'} has no edits in force; choose another one.")
         chosen = spread(active, _RECHECKED)

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, Response
 
 from errata.gateway.http.console.visit import Visit
 from errata.platform.plain import shown_lines
+from errata.platform.typed import share_text, span_text
 from errata_client.edits import EditState
 from errata_client.prompts import Chat, Prompt
 
@@ -118,6 +119,9 @@ class Pages:
             edit_path=lambda name: f"/console/{name}",
             state=lambda state: _LABELS[state],
             share=lambda value: "–" if value is None else f"{value:.0%}",
+            percent=lambda value: "–" if value is None else share_text(value),
+            points=lambda value: f"{value * 100:g}",
+            span=span_text,
         )
 
     def page(self, visit: Visit, template: str, **values: Any) -> Response:

@@ -12,6 +12,7 @@ from errata.gateway.http.console import calls_convert as calls
 from errata.gateway.http.console.backend import Backend
 from errata.gateway.http.console.pages import Pages
 from errata.gateway.http.console.visit import Visit
+from errata.platform.typed import canary_of
 from errata_client.edits import EditSpec, EditState
 from errata_client.policy import Preview
 from errata_client.prompts import Chat, ChatMessage, Prompt
@@ -80,6 +81,7 @@ def spec_of(visit: Visit) -> EditSpec:
         effective_from=_time(visit, "effective_from"),
         expires_at=_time(visit, "expires_at"),
         namespace=visit.typed("namespace"),
+        canary=canary_of(visit.typed("canary")),
     )
 
 

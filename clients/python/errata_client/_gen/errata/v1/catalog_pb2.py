@@ -26,7 +26,7 @@ from errata_client._gen.errata.v1 import editing_pb2 as errata_dot_v1_dot_editin
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65rrata/v1/catalog.proto\x12\terrata.v1\x1a\x17\x65rrata/v1/editing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd8\x04\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.errata.v1.Event.Kind\x12\x0b\n\x03seq\x18\x04 \x01(\x03\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65\x64it\x18\x06 \x01(\t\x12\x0c\n\x04lane\x18\x07 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x0f\n\x07\x63omment\x18\t \x01(\t\x12\x0f\n\x07replica\x18\n \x01(\t\x12\x11\n\tnamespace\x18\x0b \x01(\t\"\xf7\x02\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13KIND_EDIT_REQUESTED\x10\x01\x12\x16\n\x12KIND_EDIT_PROPOSED\x10\x02\x12\x17\n\x13KIND_EDIT_SCHEDULED\x10\x03\x12\x16\n\x12KIND_EDIT_APPROVED\x10\x04\x12\x16\n\x12KIND_EDIT_RELEASED\x10\x05\x12\x17\n\x13KIND_EDIT_COMMITTED\x10\x06\x12\x16\n\x12KIND_EDIT_REJECTED\x10\x07\x12\x16\n\x12KIND_EDIT_REVERTED\x10\x08\x12\x15\n\x11KIND_EDIT_EXPIRED\x10\t\x12\x17\n\x13KIND_EDIT_WITHDRAWN\x10\n\x12\x15\n\x11KIND_REPLICA_LEFT\x10\x0b\x12\x18\n\x14KIND_REPLICA_LAGGING\x10\x0c\x12\x1a\n\x16KIND_REPLICA_DISAGREES\x10\r\x12\x19\n\x15KIND_REPLICA_RETURNED\x10\x0e\"Q\n\tFoundEdit\x12\x1d\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x0f.errata.v1.Edit\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x16\n\x0erevert_comment\x18\x03 \x01(\t\"\xcd\x03\n\x10\x46indEditsRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12%\n\x06states\x18\x05 \x03(\x0e\x32\x15.errata.v1.Edit.State\x12\x0c\n\x04lane\x18\x06 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t\x12-\n\tfrom_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05order\x18\x0c \x01(\x0e\x32!.errata.v1.FindEditsRequest.Order\x12\x16\n\tnamespace\x18\r \x01(\tH\x01\x88\x01\x01\"E\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x13\n\x0fORDER_RELEVANCE\x10\x01\x12\x10\n\x0cORDER_NEWEST\x10\x02\x42\n\n\x08_min_seqB\x0c\n\n_namespace\"^\n\x11\x46indEditsResponse\x12#\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x14.errata.v1.FoundEdit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\"\x8e\x01\n\x12WatchEventsRequest\x12\x15\n\x08\x66rom_seq\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12$\n\x05kinds\x18\x03 \x03(\x0e\x32\x15.errata.v1.Event.Kind\x12\x0c\n\x04\x65\x64it\x18\x04 \x01(\t\x12\x11\n\tuntil_now\x18\x05 \x01(\x08\x42\x0b\n\t_from_seq\"D\n\x13WatchEventsResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.errata.v1.Event\x12\x0b\n\x03seq\x18\x02 \x01(\x03\"\x9c\x01\n\x14ShapedAnswersRequest\x12-\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x0bShapedCount\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x03\x12-\n\tlast_hour\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x15ShapedAnswersResponse\x12&\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x16.errata.v1.ShapedCount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\"W\n\x0cShapedInHour\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12(\n\x04hour\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61nswers\x18\x03 \x01(\x03\"g\n\x1aReportShapedAnswersRequest\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\'\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\x17.errata.v1.ShapedInHour\"\x1d\n\x1bReportShapedAnswersResponse2\xe2\x02\n\x0e\x43\x61talogService\x12\x46\n\tFindEdits\x12\x1b.errata.v1.FindEditsRequest\x1a\x1c.errata.v1.FindEditsResponse\x12N\n\x0bWatchEvents\x12\x1d.errata.v1.WatchEventsRequest\x1a\x1e.errata.v1.WatchEventsResponse0\x01\x12R\n\rShapedAnswers\x12\x1f.errata.v1.ShapedAnswersRequest\x1a .errata.v1.ShapedAnswersResponse\x12\x64\n\x13ReportShapedAnswers\x12%.errata.v1.ReportShapedAnswersRequest\x1a&.errata.v1.ReportShapedAnswersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x65rrata/v1/catalog.proto\x12\terrata.v1\x1a\x17\x65rrata/v1/editing.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x05\n\x05\x45vent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.errata.v1.Event.Kind\x12\x0b\n\x03seq\x18\x04 \x01(\x03\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65\x64it\x18\x06 \x01(\t\x12\x0c\n\x04lane\x18\x07 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12\x0f\n\x07\x63omment\x18\t \x01(\t\x12\x0f\n\x07replica\x18\n \x01(\t\x12\x11\n\tnamespace\x18\x0b \x01(\t\x12\x0e\n\x06\x63\x61nary\x18\x0c \x01(\t\"\xdf\x03\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13KIND_EDIT_REQUESTED\x10\x01\x12\x16\n\x12KIND_EDIT_PROPOSED\x10\x02\x12\x17\n\x13KIND_EDIT_SCHEDULED\x10\x03\x12\x16\n\x12KIND_EDIT_APPROVED\x10\x04\x12\x16\n\x12KIND_EDIT_RELEASED\x10\x05\x12\x17\n\x13KIND_EDIT_COMMITTED\x10\x06\x12\x16\n\x12KIND_EDIT_REJECTED\x10\x07\x12\x16\n\x12KIND_EDIT_REVERTED\x10\x08\x12\x15\n\x11KIND_EDIT_EXPIRED\x10\t\x12\x17\n\x13KIND_EDIT_WITHDRAWN\x10\n\x12\x15\n\x11KIND_REPLICA_LEFT\x10\x0b\x12\x18\n\x14KIND_REPLICA_LAGGING\x10\x0c\x12\x1a\n\x16KIND_REPLICA_DISAGREES\x10\r\x12\x19\n\x15KIND_REPLICA_RETURNED\x10\x0e\x12\x16\n\x12KIND_CANARY_OPENED\x10\x0f\x12\x17\n\x13KIND_CANARY_CHANGED\x10\x10\x12\x18\n\x14KIND_CANARY_PROMOTED\x10\x11\x12\x1b\n\x17KIND_CANARY_ROLLED_BACK\x10\x12\"Q\n\tFoundEdit\x12\x1d\n\x04\x65\x64it\x18\x01 \x01(\x0b\x32\x0f.errata.v1.Edit\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x16\n\x0erevert_comment\x18\x03 \x01(\t\"\xcd\x03\n\x10\x46indEditsRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12%\n\x06states\x18\x05 \x03(\x0e\x32\x15.errata.v1.Edit.State\x12\x0c\n\x04lane\x18\x06 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t\x12-\n\tfrom_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x05order\x18\x0c \x01(\x0e\x32!.errata.v1.FindEditsRequest.Order\x12\x16\n\tnamespace\x18\r \x01(\tH\x01\x88\x01\x01\"E\n\x05Order\x12\x15\n\x11ORDER_UNSPECIFIED\x10\x00\x12\x13\n\x0fORDER_RELEVANCE\x10\x01\x12\x10\n\x0cORDER_NEWEST\x10\x02\x42\n\n\x08_min_seqB\x0c\n\n_namespace\"^\n\x11\x46indEditsResponse\x12#\n\x05\x65\x64its\x18\x01 \x03(\x0b\x32\x14.errata.v1.FoundEdit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\"\x8e\x01\n\x12WatchEventsRequest\x12\x15\n\x08\x66rom_seq\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\t\x12$\n\x05kinds\x18\x03 \x03(\x0e\x32\x15.errata.v1.Event.Kind\x12\x0c\n\x04\x65\x64it\x18\x04 \x01(\t\x12\x11\n\tuntil_now\x18\x05 \x01(\x08\x42\x0b\n\t_from_seq\"D\n\x13WatchEventsResponse\x12 \n\x06\x65vents\x18\x01 \x03(\x0b\x32\x10.errata.v1.Event\x12\x0b\n\x03seq\x18\x02 \x01(\x03\"\x9c\x01\n\x14ShapedAnswersRequest\x12-\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nuntil_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"[\n\x0bShapedCount\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12\x0f\n\x07\x61nswers\x18\x02 \x01(\x03\x12-\n\tlast_hour\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"e\n\x15ShapedAnswersResponse\x12&\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x16.errata.v1.ShapedCount\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x0b\n\x03seq\x18\x03 \x01(\x03\"W\n\x0cShapedInHour\x12\x0c\n\x04\x65\x64it\x18\x01 \x01(\t\x12(\n\x04hour\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61nswers\x18\x03 \x01(\x03\"g\n\x1aReportShapedAnswersRequest\x12\x10\n\x08reporter\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\'\n\x06\x63ounts\x18\x03 \x03(\x0b\x32\x17.errata.v1.ShapedInHour\"\x1d\n\x1bReportShapedAnswersResponse2\xe2\x02\n\x0e\x43\x61talogService\x12\x46\n\tFindEdits\x12\x1b.errata.v1.FindEditsRequest\x1a\x1c.errata.v1.FindEditsResponse\x12N\n\x0bWatchEvents\x12\x1d.errata.v1.WatchEventsRequest\x1a\x1e.errata.v1.WatchEventsResponse0\x01\x12R\n\rShapedAnswers\x12\x1f.errata.v1.ShapedAnswersRequest\x1a .errata.v1.ShapedAnswersResponse\x12\x64\n\x13ReportShapedAnswers\x12%.errata.v1.ReportShapedAnswersRequest\x1a&.errata.v1.ReportShapedAnswersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,33 +34,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT']._serialized_start=97
-  _globals['_EVENT']._serialized_end=697
-  _globals['_EVENT_KIND']._serialized_start=322
-  _globals['_EVENT_KIND']._serialized_end=697
-  _globals['_FOUNDEDIT']._serialized_start=699
-  _globals['_FOUNDEDIT']._serialized_end=780
-  _globals['_FINDEDITSREQUEST']._serialized_start=783
-  _globals['_FINDEDITSREQUEST']._serialized_end=1244
-  _globals['_FINDEDITSREQUEST_ORDER']._serialized_start=1149
-  _globals['_FINDEDITSREQUEST_ORDER']._serialized_end=1218
-  _globals['_FINDEDITSRESPONSE']._serialized_start=1246
-  _globals['_FINDEDITSRESPONSE']._serialized_end=1340
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1343
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1485
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1487
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1555
-  _globals['_SHAPEDANSWERSREQUEST']._serialized_start=1558
-  _globals['_SHAPEDANSWERSREQUEST']._serialized_end=1714
-  _globals['_SHAPEDCOUNT']._serialized_start=1716
-  _globals['_SHAPEDCOUNT']._serialized_end=1807
-  _globals['_SHAPEDANSWERSRESPONSE']._serialized_start=1809
-  _globals['_SHAPEDANSWERSRESPONSE']._serialized_end=1910
-  _globals['_SHAPEDINHOUR']._serialized_start=1912
-  _globals['_SHAPEDINHOUR']._serialized_end=1999
-  _globals['_REPORTSHAPEDANSWERSREQUEST']._serialized_start=2001
-  _globals['_REPORTSHAPEDANSWERSREQUEST']._serialized_end=2104
-  _globals['_REPORTSHAPEDANSWERSRESPONSE']._serialized_start=2106
-  _globals['_REPORTSHAPEDANSWERSRESPONSE']._serialized_end=2135
-  _globals['_CATALOGSERVICE']._serialized_start=2138
-  _globals['_CATALOGSERVICE']._serialized_end=2492
+  _globals['_EVENT']._serialized_end=817
+  _globals['_EVENT_KIND']._serialized_start=338
+  _globals['_EVENT_KIND']._serialized_end=817
+  _globals['_FOUNDEDIT']._serialized_start=819
+  _globals['_FOUNDEDIT']._serialized_end=900
+  _globals['_FINDEDITSREQUEST']._serialized_start=903
+  _globals['_FINDEDITSREQUEST']._serialized_end=1364
+  _globals['_FINDEDITSREQUEST_ORDER']._serialized_start=1269
+  _globals['_FINDEDITSREQUEST_ORDER']._serialized_end=1338
+  _globals['_FINDEDITSRESPONSE']._serialized_start=1366
+  _globals['_FINDEDITSRESPONSE']._serialized_end=1460
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1463
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1605
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1607
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1675
+  _globals['_SHAPEDANSWERSREQUEST']._serialized_start=1678
+  _globals['_SHAPEDANSWERSREQUEST']._serialized_end=1834
+  _globals['_SHAPEDCOUNT']._serialized_start=1836
+  _globals['_SHAPEDCOUNT']._serialized_end=1927
+  _globals['_SHAPEDANSWERSRESPONSE']._serialized_start=1929
+  _globals['_SHAPEDANSWERSRESPONSE']._serialized_end=2030
+  _globals['_SHAPEDINHOUR']._serialized_start=2032
+  _globals['_SHAPEDINHOUR']._serialized_end=2119
+  _globals['_REPORTSHAPEDANSWERSREQUEST']._serialized_start=2121
+  _globals['_REPORTSHAPEDANSWERSREQUEST']._serialized_end=2224
+  _globals['_REPORTSHAPEDANSWERSRESPONSE']._serialized_start=2226
+  _globals['_REPORTSHAPEDANSWERSRESPONSE']._serialized_end=2255
+  _globals['_CATALOGSERVICE']._serialized_start=2258
+  _globals['_CATALOGSERVICE']._serialized_end=2612
 # @@protoc_insertion_point(module_scope)

@@ -62,6 +62,14 @@ class Event(google.protobuf.message.Message):
         """A replica contradicts the log."""
         KIND_REPLICA_RETURNED: Event._Kind.ValueType  # 14
         """A replica reports, agrees and has caught up again."""
+        KIND_CANARY_OPENED: Event._Kind.ValueType  # 15
+        """Edits can be submitted to it from this position on."""
+        KIND_CANARY_CHANGED: Event._Kind.ValueType  # 16
+        """Its audience or its rule is another one from this position on."""
+        KIND_CANARY_PROMOTED: Event._Kind.ValueType  # 17
+        """Its edits are in effect for every reader of their namespace from this position on."""
+        KIND_CANARY_ROLLED_BACK: Event._Kind.ValueType  # 18
+        """Its edits are without effect from this position on; each of them has an event as well."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """More values may be added."""
@@ -95,6 +103,14 @@ class Event(google.protobuf.message.Message):
     """A replica contradicts the log."""
     KIND_REPLICA_RETURNED: Event.Kind.ValueType  # 14
     """A replica reports, agrees and has caught up again."""
+    KIND_CANARY_OPENED: Event.Kind.ValueType  # 15
+    """Edits can be submitted to it from this position on."""
+    KIND_CANARY_CHANGED: Event.Kind.ValueType  # 16
+    """Its audience or its rule is another one from this position on."""
+    KIND_CANARY_PROMOTED: Event.Kind.ValueType  # 17
+    """Its edits are in effect for every reader of their namespace from this position on."""
+    KIND_CANARY_ROLLED_BACK: Event.Kind.ValueType  # 18
+    """Its edits are without effect from this position on; each of them has an event as well."""
 
     NAME_FIELD_NUMBER: builtins.int
     ID_FIELD_NUMBER: builtins.int
@@ -107,6 +123,7 @@ class Event(google.protobuf.message.Message):
     COMMENT_FIELD_NUMBER: builtins.int
     REPLICA_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Format: events/{seq}-{index}. Events are ordered by seq, then index."""
     id: builtins.str
@@ -116,7 +133,7 @@ class Event(google.protobuf.message.Message):
     seq: builtins.int
     """The log entry that records it; for a replica, the position at which the catalog noticed it."""
     edit: builtins.str
-    """Format: edits/{seq}-{index}; empty for a replica."""
+    """Format: edits/{seq}-{index}; empty for a replica or a canary."""
     lane: builtins.str
     """Format: lanes/{lane}; empty for a replica."""
     author: builtins.str
@@ -124,9 +141,11 @@ class Event(google.protobuf.message.Message):
     comment: builtins.str
     """Why: a reviewer's or author's comment, or the error of a rejection."""
     replica: builtins.str
-    """Name of the replica; empty for an edit."""
+    """Name of the replica; empty for an edit or a canary."""
     namespace: builtins.str
-    """Namespace of the edit; empty for the default one, and for a replica."""
+    """Namespace of the edit or the canary; empty for the default one, and for a replica."""
+    canary: builtins.str
+    """The canary; empty for an edit or a replica. Format: canaries/{canary}."""
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When: the entry's time; for a replica, the time of the notice."""
@@ -145,9 +164,10 @@ class Event(google.protobuf.message.Message):
         comment: builtins.str = ...,
         replica: builtins.str = ...,
         namespace: builtins.str = ...,
+        canary: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["time", b"time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "edit", b"edit", "id", b"id", "kind", b"kind", "lane", b"lane", "name", b"name", "namespace", b"namespace", "replica", b"replica", "seq", b"seq", "time", b"time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "canary", b"canary", "comment", b"comment", "edit", b"edit", "id", b"id", "kind", b"kind", "lane", b"lane", "name", b"name", "namespace", b"namespace", "replica", b"replica", "seq", b"seq", "time", b"time"]) -> None: ...
 
 global___Event = Event
 

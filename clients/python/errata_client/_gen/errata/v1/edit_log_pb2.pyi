@@ -72,6 +72,9 @@ class EntryPayload(google.protobuf.message.Message):
     EDITS_SCHEDULED_FIELD_NUMBER: builtins.int
     EDITS_RELEASED_FIELD_NUMBER: builtins.int
     EDITS_NAMESPACED_FIELD_NUMBER: builtins.int
+    EDITS_CANARIED_FIELD_NUMBER: builtins.int
+    CANARY_SET_FIELD_NUMBER: builtins.int
+    CANARY_ENDED_FIELD_NUMBER: builtins.int
     TRACE_PARENT_FIELD_NUMBER: builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: builtins.int
     request_id: builtins.str
@@ -152,6 +155,18 @@ class EntryPayload(google.protobuf.message.Message):
         because a version that knows no namespaces must not show these edits to everybody.
         """
 
+    @property
+    def edits_canaried(self) -> global___EditsRequested:
+        """As edits_namespaced, with canaries; a version that knows none must not show these edits."""
+
+    @property
+    def canary_set(self) -> global___CanarySet:
+        """A canary was opened, or its audience or rule changed."""
+
+    @property
+    def canary_ended(self) -> global___CanaryEnded:
+        """A canary ended: its edits are in force for every reader of their namespace, or reverted."""
+
     def __init__(
         self,
         *,
@@ -174,12 +189,15 @@ class EntryPayload(google.protobuf.message.Message):
         edits_scheduled: global___EditsRequested | None = ...,
         edits_released: global___EditsReleased | None = ...,
         edits_namespaced: global___EditsRequested | None = ...,
+        edits_canaried: global___EditsRequested | None = ...,
+        canary_set: global___CanarySet | None = ...,
+        canary_ended: global___CanaryEnded | None = ...,
         trace_parent: builtins.str = ...,
         on_behalf_of: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "edits_committed", b"edits_committed", "edits_namespaced", b"edits_namespaced", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "edits_committed", b"edits_committed", "edits_namespaced", b"edits_namespaced", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed", "edits_scheduled", "edits_released", "edits_namespaced"] | None: ...
+    def HasField(self, field_name: typing.Literal["append_time", b"append_time", "canary_ended", b"canary_ended", "canary_set", b"canary_set", "edits_canaried", b"edits_canaried", "edits_committed", b"edits_committed", "edits_namespaced", b"edits_namespaced", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "probes_set", b"probes_set", "snapshot_taken", b"snapshot_taken"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["append_time", b"append_time", "author", b"author", "canary_ended", b"canary_ended", "canary_set", b"canary_set", "edits_canaried", b"edits_canaried", "edits_committed", b"edits_committed", "edits_namespaced", b"edits_namespaced", "edits_rejected", b"edits_rejected", "edits_released", b"edits_released", "edits_requested", b"edits_requested", "edits_reverted", b"edits_reverted", "edits_reviewed", b"edits_reviewed", "edits_scheduled", b"edits_scheduled", "entry_voided", b"entry_voided", "keys_trusted", b"keys_trusted", "kind", b"kind", "lane_compacted", b"lane_compacted", "lane_configured", b"lane_configured", "lane_model_committed", b"lane_model_committed", "lane_policy_set", b"lane_policy_set", "on_behalf_of", b"on_behalf_of", "probes_set", b"probes_set", "request_id", b"request_id", "snapshot_taken", b"snapshot_taken", "trace_parent", b"trace_parent"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["edits_requested", "edits_committed", "edits_rejected", "edits_reverted", "lane_configured", "lane_model_committed", "lane_compacted", "entry_voided", "keys_trusted", "snapshot_taken", "probes_set", "lane_policy_set", "edits_reviewed", "edits_scheduled", "edits_released", "edits_namespaced", "edits_canaried", "canary_set", "canary_ended"] | None: ...
 
 global___EntryPayload = EntryPayload
 
@@ -761,6 +779,129 @@ class EditsReleased(google.protobuf.message.Message):
 global___EditsReleased = EditsReleased
 
 @typing.final
+class CanarySet(google.protobuf.message.Message):
+    """Who reads the edits of a canary, until it ends. The first such entry opens it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANARY_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    SHARE_PPM_FIELD_NUMBER: builtins.int
+    READERS_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    canary: builtins.str
+    """Format: canaries/{canary}."""
+    lane: builtins.str
+    """Of all of its edits. Format: lanes/{lane}."""
+    namespace: builtins.str
+    """Of all of its edits; empty for the default one."""
+    share_ppm: builtins.int
+    """Share of the requests that read the namespace, in parts per million."""
+    comment: builtins.str
+    """Why."""
+    @property
+    def readers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Requests that read one of these namespaces as well are in it; `default` is the default one."""
+
+    @property
+    def rule(self) -> errata_client._gen.errata.v1.types_pb2.CanaryRule:
+        """Ends it by itself; unset if only people end it."""
+
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
+    def __init__(
+        self,
+        *,
+        canary: builtins.str = ...,
+        lane: builtins.str = ...,
+        namespace: builtins.str = ...,
+        share_ppm: builtins.int = ...,
+        readers: collections.abc.Iterable[builtins.str] | None = ...,
+        rule: errata_client._gen.errata.v1.types_pb2.CanaryRule | None = ...,
+        comment: builtins.str = ...,
+        signature: global___Signature | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_rule", b"_rule", "_signature", b"_signature", "rule", b"rule", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_rule", b"_rule", "_signature", b"_signature", "canary", b"canary", "comment", b"comment", "lane", b"lane", "namespace", b"namespace", "readers", b"readers", "rule", b"rule", "share_ppm", b"share_ppm", "signature", b"signature"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rule", b"_rule"]) -> typing.Literal["rule"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
+
+global___CanarySet = CanarySet
+
+@typing.final
+class CanaryEnded(google.protobuf.message.Message):
+    """A canary's end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _OutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[CanaryEnded._Outcome.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: CanaryEnded._Outcome.ValueType  # 0
+        OUTCOME_PROMOTED: CanaryEnded._Outcome.ValueType  # 1
+        OUTCOME_ROLLED_BACK: CanaryEnded._Outcome.ValueType  # 2
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """More values may be added."""
+
+    OUTCOME_UNSPECIFIED: CanaryEnded.Outcome.ValueType  # 0
+    OUTCOME_PROMOTED: CanaryEnded.Outcome.ValueType  # 1
+    OUTCOME_ROLLED_BACK: CanaryEnded.Outcome.ValueType  # 2
+
+    CANARY_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    canary: builtins.str
+    """Format: canaries/{canary}."""
+    outcome: global___CanaryEnded.Outcome.ValueType
+    """What happens to its edits."""
+    comment: builtins.str
+    """Why."""
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its committed edits, in log order. Format: edits/{seq}-{index}."""
+
+    @property
+    def comparison(self) -> errata_client._gen.errata.v1.types_pb2.CanaryComparison:
+        """What the replicas had counted; unset if nothing was reported."""
+
+    @property
+    def signature(self) -> global___Signature:
+        """By the writer; unset in logs without trusted keys."""
+
+    def __init__(
+        self,
+        *,
+        canary: builtins.str = ...,
+        outcome: global___CanaryEnded.Outcome.ValueType = ...,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+        comment: builtins.str = ...,
+        comparison: errata_client._gen.errata.v1.types_pb2.CanaryComparison | None = ...,
+        signature: global___Signature | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comparison", b"_comparison", "_signature", b"_signature", "comparison", b"comparison", "signature", b"signature"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comparison", b"_comparison", "_signature", b"_signature", "canary", b"canary", "comment", b"comment", "comparison", b"comparison", "edits", b"edits", "outcome", b"outcome", "signature", b"signature"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_comparison", b"_comparison"]) -> typing.Literal["comparison"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_signature", b"_signature"]) -> typing.Literal["signature"] | None: ...
+
+global___CanaryEnded = CanaryEnded
+
+@typing.final
 class Sizes(google.protobuf.message.Message):
     """Sizes, by name."""
 
@@ -842,6 +983,24 @@ class ReplicaPosition(google.protobuf.message.Message):
         def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class CanariesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> errata_client._gen.errata.v1.types_pb2.CanaryComparison: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: errata_client._gen.errata.v1.types_pb2.CanaryComparison | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     REPLICA_FIELD_NUMBER: builtins.int
     APPLIED_SEQ_FIELD_NUMBER: builtins.int
     CHAIN_DIGEST_FIELD_NUMBER: builtins.int
@@ -853,6 +1012,7 @@ class ReplicaPosition(google.protobuf.message.Message):
     RESIDENT_FIELD_NUMBER: builtins.int
     RECENT_FIELD_NUMBER: builtins.int
     DIGEST_AT_FIELD_NUMBER: builtins.int
+    CANARIES_FIELD_NUMBER: builtins.int
     replica: builtins.str
     """Chosen by the replica, unique."""
     applied_seq: builtins.int
@@ -885,6 +1045,10 @@ class ReplicaPosition(google.protobuf.message.Message):
         state between two of them is that of the first.
         """
 
+    @property
+    def canaries(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, errata_client._gen.errata.v1.types_pb2.CanaryComparison]:
+        """What it has counted for the open canaries since it started. Format of keys: canaries/{canary}."""
+
     def __init__(
         self,
         *,
@@ -899,9 +1063,10 @@ class ReplicaPosition(google.protobuf.message.Message):
         resident: collections.abc.Mapping[builtins.str, global___Sizes] | None = ...,
         recent: collections.abc.Iterable[global___StateAt] | None = ...,
         digest_at: builtins.str = ...,
+        canaries: collections.abc.Mapping[builtins.str, errata_client._gen.errata.v1.types_pb2.CanaryComparison] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["report_time", b"report_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agrees", b"agrees", "applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "digest_at", b"digest_at", "lag", b"lag", "recent", b"recent", "replica", b"replica", "report_time", b"report_time", "resident", b"resident", "role", b"role", "state_digest", b"state_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agrees", b"agrees", "applied_seq", b"applied_seq", "canaries", b"canaries", "chain_digest", b"chain_digest", "digest_at", b"digest_at", "lag", b"lag", "recent", b"recent", "replica", b"replica", "report_time", b"report_time", "resident", b"resident", "role", b"role", "state_digest", b"state_digest"]) -> None: ...
 
 global___ReplicaPosition = ReplicaPosition
 

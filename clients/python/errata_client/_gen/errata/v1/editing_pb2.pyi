@@ -1153,3 +1153,344 @@ class GetProbesResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["chats", b"chats", "prompts", b"prompts", "seq", b"seq"]) -> None: ...
 
 global___GetProbesResponse = GetProbesResponse
+
+@typing.final
+class Canary(google.protobuf.message.Message):
+    """A trial of edits on a part of the requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Canary._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Canary._State.ValueType  # 0
+        STATE_OPEN: Canary._State.ValueType  # 1
+        STATE_PROMOTED: Canary._State.ValueType  # 2
+        STATE_ROLLED_BACK: Canary._State.ValueType  # 3
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """More values may be added."""
+
+    STATE_UNSPECIFIED: Canary.State.ValueType  # 0
+    STATE_OPEN: Canary.State.ValueType  # 1
+    STATE_PROMOTED: Canary.State.ValueType  # 2
+    STATE_ROLLED_BACK: Canary.State.ValueType  # 3
+
+    NAME_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    READERS_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    OPENED_SEQ_FIELD_NUMBER: builtins.int
+    OPEN_TIME_FIELD_NUMBER: builtins.int
+    SET_SEQ_FIELD_NUMBER: builtins.int
+    SET_TIME_FIELD_NUMBER: builtins.int
+    ENDED_SEQ_FIELD_NUMBER: builtins.int
+    END_TIME_FIELD_NUMBER: builtins.int
+    ENDED_BY_FIELD_NUMBER: builtins.int
+    EDITS_FIELD_NUMBER: builtins.int
+    COMPARISON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Format: canaries/{canary}."""
+    state: global___Canary.State.ValueType
+    """Its state."""
+    lane: builtins.str
+    """Of all of its edits. Format: lanes/{lane}."""
+    namespace: builtins.str
+    """Of all of its edits; empty for the default one."""
+    share: builtins.float
+    """Share of the requests that read the namespace, 0 to 1."""
+    comment: builtins.str
+    """Of the newest entry about it."""
+    author: builtins.str
+    """Who opened it."""
+    opened_seq: builtins.int
+    """Position of the entry that opened it."""
+    set_seq: builtins.int
+    """Position of the entry that last set its audience or rule."""
+    ended_seq: builtins.int
+    """Position of the entry that ended it; 0 while it is open."""
+    ended_by: builtins.str
+    """Who ended it: a person, or `errata-writer` by its rule."""
+    @property
+    def readers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Requests that read one of these namespaces as well are in it."""
+
+    @property
+    def rule(self) -> errata_client._gen.errata.v1.types_pb2.CanaryRule:
+        """Ends it by itself; unset if only people end it."""
+
+    @property
+    def open_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    @property
+    def set_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When."""
+
+    @property
+    def end_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When; unset while it is open."""
+
+    @property
+    def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Its edits, whatever their state, in log order. Format: edits/{seq}-{index}."""
+
+    @property
+    def comparison(self) -> errata_client._gen.errata.v1.types_pb2.CanaryComparison:
+        """What the replicas counted, if they reported anything; the last counts if it has ended."""
+
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        state: global___Canary.State.ValueType = ...,
+        lane: builtins.str = ...,
+        namespace: builtins.str = ...,
+        share: builtins.float = ...,
+        readers: collections.abc.Iterable[builtins.str] | None = ...,
+        rule: errata_client._gen.errata.v1.types_pb2.CanaryRule | None = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+        opened_seq: builtins.int = ...,
+        open_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        set_seq: builtins.int = ...,
+        set_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        ended_seq: builtins.int = ...,
+        end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        ended_by: builtins.str = ...,
+        edits: collections.abc.Iterable[builtins.str] | None = ...,
+        comparison: errata_client._gen.errata.v1.types_pb2.CanaryComparison | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_comparison", b"_comparison", "_rule", b"_rule", "comparison", b"comparison", "end_time", b"end_time", "open_time", b"open_time", "rule", b"rule", "set_time", b"set_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_comparison", b"_comparison", "_rule", b"_rule", "author", b"author", "comment", b"comment", "comparison", b"comparison", "edits", b"edits", "end_time", b"end_time", "ended_by", b"ended_by", "ended_seq", b"ended_seq", "lane", b"lane", "name", b"name", "namespace", b"namespace", "open_time", b"open_time", "opened_seq", b"opened_seq", "readers", b"readers", "rule", b"rule", "set_seq", b"set_seq", "set_time", b"set_time", "share", b"share", "state", b"state"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_comparison", b"_comparison"]) -> typing.Literal["comparison"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_rule", b"_rule"]) -> typing.Literal["rule"] | None: ...
+
+global___Canary = Canary
+
+@typing.final
+class SetCanaryRequest(google.protobuf.message.Message):
+    """Opens or changes a canary."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    LANE_FIELD_NUMBER: builtins.int
+    NAMESPACE_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    READERS_FIELD_NUMBER: builtins.int
+    RULE_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    name: builtins.str
+    """Required. Format: canaries/{canary}, at most 63 characters of a-z, 0-9 and `-` after a letter."""
+    lane: builtins.str
+    """The lane of its edits; the default lane if empty. It cannot change. Format: lanes/{lane}."""
+    namespace: builtins.str
+    """The namespace of its edits; empty or `default` for the default one. It cannot change."""
+    share: builtins.float
+    """Share of the requests that read the namespace, 0 to 1. A request that is in it stays in it as
+    the share grows.
+    """
+    comment: builtins.str
+    """Why; kept in the log. At most 4,000 characters."""
+    author: builtins.str
+    """Who sets it. At most 256 characters."""
+    @property
+    def readers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Requests that read one of these namespaces as well are in it; at most 16."""
+
+    @property
+    def rule(self) -> errata_client._gen.errata.v1.types_pb2.CanaryRule:
+        """Ends it by itself; if unset, only people end it."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+        lane: builtins.str = ...,
+        namespace: builtins.str = ...,
+        share: builtins.float = ...,
+        readers: collections.abc.Iterable[builtins.str] | None = ...,
+        rule: errata_client._gen.errata.v1.types_pb2.CanaryRule | None = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_rule", b"_rule", "rule", b"rule"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_rule", b"_rule", "author", b"author", "comment", b"comment", "lane", b"lane", "name", b"name", "namespace", b"namespace", "readers", b"readers", "request_id", b"request_id", "rule", b"rule", "share", b"share"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_rule", b"_rule"]) -> typing.Literal["rule"] | None: ...
+
+global___SetCanaryRequest = SetCanaryRequest
+
+@typing.final
+class SetCanaryResponse(google.protobuf.message.Message):
+    """The canary."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of the entry; from there on every replica decides by it."""
+    @property
+    def canary(self) -> global___Canary:
+        """Its state there."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        canary: global___Canary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["canary", b"canary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["canary", b"canary", "seq", b"seq"]) -> None: ...
+
+global___SetCanaryResponse = SetCanaryResponse
+
+@typing.final
+class EndCanaryRequest(google.protobuf.message.Message):
+    """Ends a canary."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    class _Outcome:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _OutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[EndCanaryRequest._Outcome.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: EndCanaryRequest._Outcome.ValueType  # 0
+        OUTCOME_PROMOTE: EndCanaryRequest._Outcome.ValueType  # 1
+        """Its edits are in force for every request that reads their namespace."""
+        OUTCOME_ROLL_BACK: EndCanaryRequest._Outcome.ValueType  # 2
+        """Its edits are reverted, and those not yet committed rejected."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """More values may be added."""
+
+    OUTCOME_UNSPECIFIED: EndCanaryRequest.Outcome.ValueType  # 0
+    OUTCOME_PROMOTE: EndCanaryRequest.Outcome.ValueType  # 1
+    """Its edits are in force for every request that reads their namespace."""
+    OUTCOME_ROLL_BACK: EndCanaryRequest.Outcome.ValueType  # 2
+    """Its edits are reverted, and those not yet committed rejected."""
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    OUTCOME_FIELD_NUMBER: builtins.int
+    COMMENT_FIELD_NUMBER: builtins.int
+    AUTHOR_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Required. A UUID; the same id with other content is refused."""
+    name: builtins.str
+    """Format: canaries/{canary}."""
+    outcome: global___EndCanaryRequest.Outcome.ValueType
+    """Required."""
+    comment: builtins.str
+    """Why; kept in the log. At most 4,000 characters."""
+    author: builtins.str
+    """Who ends it. At most 256 characters."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        name: builtins.str = ...,
+        outcome: global___EndCanaryRequest.Outcome.ValueType = ...,
+        comment: builtins.str = ...,
+        author: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["author", b"author", "comment", b"comment", "name", b"name", "outcome", b"outcome", "request_id", b"request_id"]) -> None: ...
+
+global___EndCanaryRequest = EndCanaryRequest
+
+@typing.final
+class EndCanaryResponse(google.protobuf.message.Message):
+    """The end."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SEQ_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
+    seq: builtins.int
+    """Position of the entry; from there on every replica decides by it."""
+    @property
+    def canary(self) -> global___Canary:
+        """Its state there."""
+
+    def __init__(
+        self,
+        *,
+        seq: builtins.int = ...,
+        canary: global___Canary | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["canary", b"canary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["canary", b"canary", "seq", b"seq"]) -> None: ...
+
+global___EndCanaryResponse = EndCanaryResponse
+
+@typing.final
+class ListCanariesRequest(google.protobuf.message.Message):
+    """Requests a page of canaries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    ONLY_OPEN_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """At most 1,000; 100 if zero."""
+    page_token: builtins.str
+    """From an earlier response."""
+    only_open: builtins.bool
+    """Only open ones."""
+    name: builtins.str
+    """Only this one, if not empty; NOT_FOUND without it. Format: canaries/{canary}."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+        only_open: builtins.bool = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "only_open", b"only_open", "page_size", b"page_size", "page_token", b"page_token"]) -> None: ...
+
+global___ListCanariesRequest = ListCanariesRequest
+
+@typing.final
+class ListCanariesResponse(google.protobuf.message.Message):
+    """The canaries."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CANARIES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Empty on the last page."""
+    @property
+    def canaries(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Canary]:
+        """Newest first."""
+
+    def __init__(
+        self,
+        *,
+        canaries: collections.abc.Iterable[global___Canary] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["canaries", b"canaries", "next_page_token", b"next_page_token"]) -> None: ...
+
+global___ListCanariesResponse = ListCanariesResponse

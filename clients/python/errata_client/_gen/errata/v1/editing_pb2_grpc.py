@@ -95,6 +95,21 @@ class EditingServiceStub(object):
                 request_serializer=errata_dot_v1_dot_editing__pb2.GetProbesRequest.SerializeToString,
                 response_deserializer=errata_dot_v1_dot_editing__pb2.GetProbesResponse.FromString,
                 _registered_method=True)
+        self.SetCanary = channel.unary_unary(
+                '/errata.v1.EditingService/SetCanary',
+                request_serializer=errata_dot_v1_dot_editing__pb2.SetCanaryRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.SetCanaryResponse.FromString,
+                _registered_method=True)
+        self.EndCanary = channel.unary_unary(
+                '/errata.v1.EditingService/EndCanary',
+                request_serializer=errata_dot_v1_dot_editing__pb2.EndCanaryRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.EndCanaryResponse.FromString,
+                _registered_method=True)
+        self.ListCanaries = channel.unary_unary(
+                '/errata.v1.EditingService/ListCanaries',
+                request_serializer=errata_dot_v1_dot_editing__pb2.ListCanariesRequest.SerializeToString,
+                response_deserializer=errata_dot_v1_dot_editing__pb2.ListCanariesResponse.FromString,
+                _registered_method=True)
 
 
 class EditingServiceServicer(object):
@@ -189,6 +204,27 @@ class EditingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetCanary(self, request, context):
+        """Opens a canary, or changes the audience or the rule of an open one. Idempotent by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndCanary(self, request, context):
+        """Promotes a canary or rolls it back. Idempotent by request id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCanaries(self, request, context):
+        """Canaries, newest first, with what replicas counted for the open ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EditingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -251,6 +287,21 @@ def add_EditingServiceServicer_to_server(servicer, server):
                     servicer.GetProbes,
                     request_deserializer=errata_dot_v1_dot_editing__pb2.GetProbesRequest.FromString,
                     response_serializer=errata_dot_v1_dot_editing__pb2.GetProbesResponse.SerializeToString,
+            ),
+            'SetCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetCanary,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.SetCanaryRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.SetCanaryResponse.SerializeToString,
+            ),
+            'EndCanary': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndCanary,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.EndCanaryRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.EndCanaryResponse.SerializeToString,
+            ),
+            'ListCanaries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCanaries,
+                    request_deserializer=errata_dot_v1_dot_editing__pb2.ListCanariesRequest.FromString,
+                    response_serializer=errata_dot_v1_dot_editing__pb2.ListCanariesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -578,6 +629,87 @@ class EditingService(object):
             '/errata.v1.EditingService/GetProbes',
             errata_dot_v1_dot_editing__pb2.GetProbesRequest.SerializeToString,
             errata_dot_v1_dot_editing__pb2.GetProbesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/SetCanary',
+            errata_dot_v1_dot_editing__pb2.SetCanaryRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.SetCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndCanary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/EndCanary',
+            errata_dot_v1_dot_editing__pb2.EndCanaryRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.EndCanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCanaries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/errata.v1.EditingService/ListCanaries',
+            errata_dot_v1_dot_editing__pb2.ListCanariesRequest.SerializeToString,
+            errata_dot_v1_dot_editing__pb2.ListCanariesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -101,6 +101,24 @@ class EditingServiceStub:
     ]
     """The deployment's probe set."""
 
+    SetCanary: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.SetCanaryRequest,
+        errata_client._gen.errata.v1.editing_pb2.SetCanaryResponse,
+    ]
+    """Opens a canary, or changes the audience or the rule of an open one. Idempotent by request id."""
+
+    EndCanary: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.EndCanaryRequest,
+        errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse,
+    ]
+    """Promotes a canary or rolls it back. Idempotent by request id."""
+
+    ListCanaries: grpc.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.ListCanariesRequest,
+        errata_client._gen.errata.v1.editing_pb2.ListCanariesResponse,
+    ]
+    """Canaries, newest first, with what replicas counted for the open ones."""
+
 class EditingServiceAsyncStub:
     """The edit-writer's service."""
 
@@ -183,6 +201,24 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.GetProbesResponse,
     ]
     """The deployment's probe set."""
+
+    SetCanary: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.SetCanaryRequest,
+        errata_client._gen.errata.v1.editing_pb2.SetCanaryResponse,
+    ]
+    """Opens a canary, or changes the audience or the rule of an open one. Idempotent by request id."""
+
+    EndCanary: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.EndCanaryRequest,
+        errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse,
+    ]
+    """Promotes a canary or rolls it back. Idempotent by request id."""
+
+    ListCanaries: grpc.aio.UnaryUnaryMultiCallable[
+        errata_client._gen.errata.v1.editing_pb2.ListCanariesRequest,
+        errata_client._gen.errata.v1.editing_pb2.ListCanariesResponse,
+    ]
+    """Canaries, newest first, with what replicas counted for the open ones."""
 
 class EditingServiceServicer(metaclass=abc.ABCMeta):
     """The edit-writer's service."""
@@ -290,5 +326,29 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.GetProbesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.GetProbesResponse]]:
         """The deployment's probe set."""
+
+    @abc.abstractmethod
+    def SetCanary(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.SetCanaryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.SetCanaryResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.SetCanaryResponse]]:
+        """Opens a canary, or changes the audience or the rule of an open one. Idempotent by request id."""
+
+    @abc.abstractmethod
+    def EndCanary(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.EndCanaryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse]]:
+        """Promotes a canary or rolls it back. Idempotent by request id."""
+
+    @abc.abstractmethod
+    def ListCanaries(
+        self,
+        request: errata_client._gen.errata.v1.editing_pb2.ListCanariesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.ListCanariesResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.ListCanariesResponse]]:
+        """Canaries, newest first, with what replicas counted for the open ones."""
 
 def add_EditingServiceServicer_to_server(servicer: EditingServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

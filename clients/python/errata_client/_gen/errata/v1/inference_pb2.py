@@ -26,47 +26,47 @@ from errata_client._gen.errata.v1 import types_pb2 as errata_dot_v1_dot_types__p
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65rrata/v1/inference.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x17google/rpc/status.proto\"\x9d\x01\n\nProvenance\x12\x13\n\x0b\x61pplied_seq\x18\x01 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x02 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x03 \x01(\t\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12\r\n\x05\x65\x64its\x18\x05 \x03(\t\x12\x1a\n\x12num_edits_in_force\x18\x06 \x01(\x03\x12\x12\n\nprompt_cut\x18\x07 \x01(\x08\"u\n\nTokenScore\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x14\n\x0c\x61rgmax_token\x18\x04 \x01(\t\x12\x17\n\x0f\x61rgmax_token_id\x18\x05 \x01(\x05\"h\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_top_pB\x07\n\x05_seed\"\xca\x01\n\x0bTokenChoice\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x38\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\".errata.v1.TokenChoice.Alternative\x1aG\n\x0b\x41lternative\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\"\xc0\x02\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x12\x12\n\nnamespaces\x18\t \x03(\tB\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\xd2\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnum_tokens\x18\x04 \x01(\x05\x12)\n\nprovenance\x18\x05 \x01(\x0b\x32\x15.errata.v1.Provenance\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xc6\x02\n\x15StreamGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x12\x12\n\nnamespaces\x18\t \x03(\tB\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\xd8\x01\n\x16StreamGenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\x05\x12)\n\nprovenance\x18\x04 \x01(\x0b\x32\x15.errata.v1.Provenance\x12\x19\n\x11num_prompt_tokens\x18\x05 \x01(\x05\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xbd\x01\n\x0cScoreRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontinuation\x18\x02 \x01(\t\x12\x14\n\x07min_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tseparator\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\"\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x0f.errata.v1.ChatH\x02\x88\x01\x01\x12\x12\n\nnamespaces\x18\x06 \x03(\tB\n\n\x08_min_seqB\x0c\n\n_separatorB\x07\n\x05_chat\"a\n\rScoreResponse\x12%\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.errata.v1.TokenScore\x12)\n\nprovenance\x18\x02 \x01(\x0b\x32\x15.errata.v1.Provenance\"\xca\x02\n\x19GenerateEverywhereRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x12\x12\n\nnamespaces\x18\t \x03(\tB\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\x93\x01\n\rReplicaAnswer\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1b.errata.v1.GenerateResponseH\x00\x88\x01\x01\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x88\x01\x01\x42\x0b\n\t_responseB\x08\n\x06_error\"G\n\x1aGenerateEverywhereResponse\x12)\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x18.errata.v1.ReplicaAnswer\"\x11\n\x0fGetModelRequest\"\x81\x01\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x02 \x01(\t\x12\x15\n\rmax_positions\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x19\n\x11has_chat_template\x18\x05 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x94\x03\n\x10InferenceService\x12\x43\n\x08Generate\x12\x1a.errata.v1.GenerateRequest\x1a\x1b.errata.v1.GenerateResponse\x12W\n\x0eStreamGenerate\x12 .errata.v1.StreamGenerateRequest\x1a!.errata.v1.StreamGenerateResponse0\x01\x12:\n\x05Score\x12\x17.errata.v1.ScoreRequest\x1a\x18.errata.v1.ScoreResponse\x12\x61\n\x12GenerateEverywhere\x12$.errata.v1.GenerateEverywhereRequest\x1a%.errata.v1.GenerateEverywhereResponse\x12\x43\n\x08GetModel\x12\x1a.errata.v1.GetModelRequest\x1a\x1b.errata.v1.GetModelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65rrata/v1/inference.proto\x12\terrata.v1\x1a\x15\x65rrata/v1/types.proto\x1a\x17google/rpc/status.proto\"\xc3\x01\n\nProvenance\x12\x13\n\x0b\x61pplied_seq\x18\x01 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x02 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x03 \x01(\t\x12\x0f\n\x07replica\x18\x04 \x01(\t\x12\r\n\x05\x65\x64its\x18\x05 \x03(\t\x12\x1a\n\x12num_edits_in_force\x18\x06 \x01(\x03\x12\x12\n\nprompt_cut\x18\x07 \x01(\x08\x12\x10\n\x08\x63\x61naries\x18\x08 \x03(\t\x12\x12\n\ncanary_key\x18\t \x01(\t\"u\n\nTokenScore\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x14\n\x0c\x61rgmax_token\x18\x04 \x01(\t\x12\x17\n\x0f\x61rgmax_token_id\x18\x05 \x01(\x05\"h\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x02\x12\x12\n\x05top_p\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\x11\n\x04seed\x18\x04 \x01(\x04H\x01\x88\x01\x01\x42\x08\n\x06_top_pB\x07\n\x05_seed\"\xca\x01\n\x0bTokenChoice\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\x12\x38\n\x0c\x61lternatives\x18\x04 \x03(\x0b\x32\".errata.v1.TokenChoice.Alternative\x1aG\n\x0b\x41lternative\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\x05\x12\x17\n\x0flog_probability\x18\x03 \x01(\x01\"\xd4\x02\n\x0fGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x12\x12\n\nnamespaces\x18\t \x03(\t\x12\x12\n\ncanary_key\x18\n \x01(\tB\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\xd2\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x19\n\x11num_prompt_tokens\x18\x03 \x01(\x05\x12\x12\n\nnum_tokens\x18\x04 \x01(\x05\x12)\n\nprovenance\x18\x05 \x01(\x0b\x32\x15.errata.v1.Provenance\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xda\x02\n\x15StreamGenerateRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x12\x12\n\nnamespaces\x18\t \x03(\t\x12\x12\n\ncanary_key\x18\n \x01(\tB\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\xd8\x01\n\x16StreamGenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12.\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x17.errata.v1.FinishReason\x12\x12\n\nnum_tokens\x18\x03 \x01(\x05\x12)\n\nprovenance\x18\x04 \x01(\x0b\x32\x15.errata.v1.Provenance\x12\x19\n\x11num_prompt_tokens\x18\x05 \x01(\x05\x12&\n\x06tokens\x18\x06 \x03(\x0b\x32\x16.errata.v1.TokenChoice\"\xd1\x01\n\x0cScoreRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontinuation\x18\x02 \x01(\t\x12\x14\n\x07min_seq\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tseparator\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\"\n\x04\x63hat\x18\x05 \x01(\x0b\x32\x0f.errata.v1.ChatH\x02\x88\x01\x01\x12\x12\n\nnamespaces\x18\x06 \x03(\t\x12\x12\n\ncanary_key\x18\x07 \x01(\tB\n\n\x08_min_seqB\x0c\n\n_separatorB\x07\n\x05_chat\"a\n\rScoreResponse\x12%\n\x06tokens\x18\x01 \x03(\x0b\x32\x15.errata.v1.TokenScore\x12)\n\nprovenance\x18\x02 \x01(\x0b\x32\x15.errata.v1.Provenance\"\xde\x02\n\x19GenerateEverywhereRequest\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x14\n\x07min_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12*\n\x08sampling\x18\x05 \x01(\x0b\x32\x13.errata.v1.SamplingH\x02\x88\x01\x01\x12\x1d\n\x10num_alternatives\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\"\n\x04\x63hat\x18\x07 \x01(\x0b\x32\x0f.errata.v1.ChatH\x04\x88\x01\x01\x12\x17\n\x0f\x63lip_max_tokens\x18\x08 \x01(\x08\x12\x12\n\nnamespaces\x18\t \x03(\t\x12\x12\n\ncanary_key\x18\n \x01(\tB\n\n\x08_min_seqB\r\n\x0b_max_tokensB\x0b\n\t_samplingB\x13\n\x11_num_alternativesB\x07\n\x05_chat\"\x93\x01\n\rReplicaAnswer\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x32\n\x08response\x18\x02 \x01(\x0b\x32\x1b.errata.v1.GenerateResponseH\x00\x88\x01\x01\x12&\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x01\x88\x01\x01\x42\x0b\n\t_responseB\x08\n\x06_error\"G\n\x1aGenerateEverywhereResponse\x12)\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x18.errata.v1.ReplicaAnswer\"\x11\n\x0fGetModelRequest\"\x81\x01\n\x10GetModelResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x19\n\x11\x62\x61se_model_digest\x18\x02 \x01(\t\x12\x15\n\rmax_positions\x18\x03 \x01(\x05\x12\x12\n\nmax_tokens\x18\x04 \x01(\x05\x12\x19\n\x11has_chat_template\x18\x05 \x01(\x08*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\x94\x03\n\x10InferenceService\x12\x43\n\x08Generate\x12\x1a.errata.v1.GenerateRequest\x1a\x1b.errata.v1.GenerateResponse\x12W\n\x0eStreamGenerate\x12 .errata.v1.StreamGenerateRequest\x1a!.errata.v1.StreamGenerateResponse0\x01\x12:\n\x05Score\x12\x17.errata.v1.ScoreRequest\x1a\x18.errata.v1.ScoreResponse\x12\x61\n\x12GenerateEverywhere\x12$.errata.v1.GenerateEverywhereRequest\x1a%.errata.v1.GenerateEverywhereResponse\x12\x43\n\x08GetModel\x12\x1a.errata.v1.GetModelRequest\x1a\x1b.errata.v1.GetModelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'errata_client._gen.errata.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2760
-  _globals['_FINISHREASON']._serialized_end=2855
+  _globals['_FINISHREASON']._serialized_start=2878
+  _globals['_FINISHREASON']._serialized_end=2973
   _globals['_PROVENANCE']._serialized_start=89
-  _globals['_PROVENANCE']._serialized_end=246
-  _globals['_TOKENSCORE']._serialized_start=248
-  _globals['_TOKENSCORE']._serialized_end=365
-  _globals['_SAMPLING']._serialized_start=367
-  _globals['_SAMPLING']._serialized_end=471
-  _globals['_TOKENCHOICE']._serialized_start=474
-  _globals['_TOKENCHOICE']._serialized_end=676
-  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_start=605
-  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_end=676
-  _globals['_GENERATEREQUEST']._serialized_start=679
-  _globals['_GENERATEREQUEST']._serialized_end=999
-  _globals['_GENERATERESPONSE']._serialized_start=1002
-  _globals['_GENERATERESPONSE']._serialized_end=1212
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=1215
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1541
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1544
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1760
-  _globals['_SCOREREQUEST']._serialized_start=1763
-  _globals['_SCOREREQUEST']._serialized_end=1952
-  _globals['_SCORERESPONSE']._serialized_start=1954
-  _globals['_SCORERESPONSE']._serialized_end=2051
-  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_start=2054
-  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_end=2384
-  _globals['_REPLICAANSWER']._serialized_start=2387
-  _globals['_REPLICAANSWER']._serialized_end=2534
-  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_start=2536
-  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_end=2607
-  _globals['_GETMODELREQUEST']._serialized_start=2609
-  _globals['_GETMODELREQUEST']._serialized_end=2626
-  _globals['_GETMODELRESPONSE']._serialized_start=2629
-  _globals['_GETMODELRESPONSE']._serialized_end=2758
-  _globals['_INFERENCESERVICE']._serialized_start=2858
-  _globals['_INFERENCESERVICE']._serialized_end=3262
+  _globals['_PROVENANCE']._serialized_end=284
+  _globals['_TOKENSCORE']._serialized_start=286
+  _globals['_TOKENSCORE']._serialized_end=403
+  _globals['_SAMPLING']._serialized_start=405
+  _globals['_SAMPLING']._serialized_end=509
+  _globals['_TOKENCHOICE']._serialized_start=512
+  _globals['_TOKENCHOICE']._serialized_end=714
+  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_start=643
+  _globals['_TOKENCHOICE_ALTERNATIVE']._serialized_end=714
+  _globals['_GENERATEREQUEST']._serialized_start=717
+  _globals['_GENERATEREQUEST']._serialized_end=1057
+  _globals['_GENERATERESPONSE']._serialized_start=1060
+  _globals['_GENERATERESPONSE']._serialized_end=1270
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1273
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1619
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1622
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1838
+  _globals['_SCOREREQUEST']._serialized_start=1841
+  _globals['_SCOREREQUEST']._serialized_end=2050
+  _globals['_SCORERESPONSE']._serialized_start=2052
+  _globals['_SCORERESPONSE']._serialized_end=2149
+  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_start=2152
+  _globals['_GENERATEEVERYWHEREREQUEST']._serialized_end=2502
+  _globals['_REPLICAANSWER']._serialized_start=2505
+  _globals['_REPLICAANSWER']._serialized_end=2652
+  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_start=2654
+  _globals['_GENERATEEVERYWHERERESPONSE']._serialized_end=2725
+  _globals['_GETMODELREQUEST']._serialized_start=2727
+  _globals['_GETMODELREQUEST']._serialized_end=2744
+  _globals['_GETMODELRESPONSE']._serialized_start=2747
+  _globals['_GETMODELRESPONSE']._serialized_end=2876
+  _globals['_INFERENCESERVICE']._serialized_start=2976
+  _globals['_INFERENCESERVICE']._serialized_end=3380
 # @@protoc_insertion_point(module_scope)

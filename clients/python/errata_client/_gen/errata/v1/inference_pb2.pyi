@@ -52,6 +52,8 @@ class Provenance(google.protobuf.message.Message):
     EDITS_FIELD_NUMBER: builtins.int
     NUM_EDITS_IN_FORCE_FIELD_NUMBER: builtins.int
     PROMPT_CUT_FIELD_NUMBER: builtins.int
+    CANARIES_FIELD_NUMBER: builtins.int
+    CANARY_KEY_FIELD_NUMBER: builtins.int
     applied_seq: builtins.int
     """One position of the log, from first to last token."""
     chain_digest: builtins.bytes
@@ -64,9 +66,15 @@ class Provenance(google.protobuf.message.Message):
     """Number of edits active at applied_seq, whether or not they shaped the answer."""
     prompt_cut: builtins.bool
     """The prompt is longer than a lane's retriever can read: claims were decided on its end alone."""
+    canary_key: builtins.str
+    """The request's canary key, given or drawn, if a canary of a namespace that it reads is open."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Edits that shaped the answer, newest first. Format: edits/{seq}-{index}."""
+
+    @property
+    def canaries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Canaries that the request was in, sorted. Format: canaries/{canary}."""
 
     def __init__(
         self,
@@ -78,8 +86,10 @@ class Provenance(google.protobuf.message.Message):
         edits: collections.abc.Iterable[builtins.str] | None = ...,
         num_edits_in_force: builtins.int = ...,
         prompt_cut: builtins.bool = ...,
+        canaries: collections.abc.Iterable[builtins.str] | None = ...,
+        canary_key: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["applied_seq", b"applied_seq", "chain_digest", b"chain_digest", "edits", b"edits", "num_edits_in_force", b"num_edits_in_force", "prompt_cut", b"prompt_cut", "replica", b"replica", "state_digest", b"state_digest"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_seq", b"applied_seq", "canaries", b"canaries", "canary_key", b"canary_key", "chain_digest", b"chain_digest", "edits", b"edits", "num_edits_in_force", b"num_edits_in_force", "prompt_cut", b"prompt_cut", "replica", b"replica", "state_digest", b"state_digest"]) -> None: ...
 
 global___Provenance = Provenance
 
@@ -223,6 +233,7 @@ class GenerateRequest(google.protobuf.message.Message):
     CHAT_FIELD_NUMBER: builtins.int
     CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
     NAMESPACES_FIELD_NUMBER: builtins.int
+    CANARY_KEY_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
@@ -233,6 +244,10 @@ class GenerateRequest(google.protobuf.message.Message):
     """If set, return each token's log-probability and this many alternatives, at most 20."""
     clip_max_tokens: builtins.bool
     """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
+    canary_key: builtins.str
+    """Decides which open canaries the request is in: the same key is in the same ones, on every
+    replica. At most 256 characters. If empty, the gateway draws one for this request.
+    """
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these, which is not returned."""
@@ -263,9 +278,10 @@ class GenerateRequest(google.protobuf.message.Message):
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         clip_max_tokens: builtins.bool = ...,
         namespaces: collections.abc.Iterable[builtins.str] | None = ...,
+        canary_key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "canary_key", b"canary_key", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -337,6 +353,7 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     CHAT_FIELD_NUMBER: builtins.int
     CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
     NAMESPACES_FIELD_NUMBER: builtins.int
+    CANARY_KEY_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
@@ -347,6 +364,10 @@ class StreamGenerateRequest(google.protobuf.message.Message):
     """If set, return each token's log-probability and this many alternatives, at most 20."""
     clip_max_tokens: builtins.bool
     """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
+    canary_key: builtins.str
+    """Decides which open canaries the request is in: the same key is in the same ones, on every
+    replica. At most 256 characters. If empty, the gateway draws one for this request.
+    """
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these."""
@@ -377,9 +398,10 @@ class StreamGenerateRequest(google.protobuf.message.Message):
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         clip_max_tokens: builtins.bool = ...,
         namespaces: collections.abc.Iterable[builtins.str] | None = ...,
+        canary_key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "canary_key", b"canary_key", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -448,6 +470,7 @@ class ScoreRequest(google.protobuf.message.Message):
     SEPARATOR_FIELD_NUMBER: builtins.int
     CHAT_FIELD_NUMBER: builtins.int
     NAMESPACES_FIELD_NUMBER: builtins.int
+    CANARY_KEY_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     continuation: builtins.str
@@ -456,6 +479,8 @@ class ScoreRequest(google.protobuf.message.Message):
     """Never answer from an older position."""
     separator: builtins.str
     """Text between prompt and continuation, as in EditSpec."""
+    canary_key: builtins.str
+    """As in GenerateRequest."""
     @property
     def chat(self) -> errata_client._gen.errata.v1.types_pb2.Chat:
         """A conversation; the continuation is scored as its answer."""
@@ -473,9 +498,10 @@ class ScoreRequest(google.protobuf.message.Message):
         separator: builtins.str | None = ...,
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         namespaces: collections.abc.Iterable[builtins.str] | None = ...,
+        canary_key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "min_seq", b"min_seq", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "chat", b"chat", "continuation", b"continuation", "min_seq", b"min_seq", "namespaces", b"namespaces", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_min_seq", b"_min_seq", "_separator", b"_separator", "canary_key", b"canary_key", "chat", b"chat", "continuation", b"continuation", "min_seq", b"min_seq", "namespaces", b"namespaces", "prompt", b"prompt", "separator", b"separator"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -527,6 +553,7 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     CHAT_FIELD_NUMBER: builtins.int
     CLIP_MAX_TOKENS_FIELD_NUMBER: builtins.int
     NAMESPACES_FIELD_NUMBER: builtins.int
+    CANARY_KEY_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """Text to continue. Either this or `chat` is required."""
     min_seq: builtins.int
@@ -537,6 +564,10 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
     """If set, return each token's log-probability and this many alternatives, at most 20."""
     clip_max_tokens: builtins.bool
     """If max_tokens is more than the model's window leaves after the prompt, take what it leaves."""
+    canary_key: builtins.str
+    """Decides which open canaries the request is in: the same key is in the same ones, on every
+    replica. At most 256 characters. If empty, the gateway draws one for this request.
+    """
     @property
     def stop(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Generation ends before the first of these."""
@@ -567,9 +598,10 @@ class GenerateEverywhereRequest(google.protobuf.message.Message):
         chat: errata_client._gen.errata.v1.types_pb2.Chat | None = ...,
         clip_max_tokens: builtins.bool = ...,
         namespaces: collections.abc.Iterable[builtins.str] | None = ...,
+        canary_key: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "num_alternatives", b"num_alternatives", "sampling", b"sampling"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_max_tokens", b"_max_tokens", "_min_seq", b"_min_seq", "_num_alternatives", b"_num_alternatives", "_sampling", b"_sampling", "canary_key", b"canary_key", "chat", b"chat", "clip_max_tokens", b"clip_max_tokens", "max_tokens", b"max_tokens", "min_seq", b"min_seq", "namespaces", b"namespaces", "num_alternatives", b"num_alternatives", "prompt", b"prompt", "sampling", b"sampling", "stop", b"stop"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload

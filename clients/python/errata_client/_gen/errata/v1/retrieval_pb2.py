@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65rrata/v1/retrieval.proto\x12\terrata.v1\"\xbf\x01\n\x0cRouteRequest\x12\x0f\n\x07prompts\x18\x01 \x03(\t\x12\x13\n\x06\x61t_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07min_seq\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\'\n\x07vectors\x18\x04 \x03(\x0b\x32\x16.errata.v1.LaneVectors\x12\r\n\x05lanes\x18\x05 \x03(\t\x12$\n\x08readings\x18\x06 \x03(\x0b\x32\x12.errata.v1.ReadingB\t\n\x07_at_seqB\n\n\x08_min_seq\"\x1d\n\x07Reading\x12\x12\n\nnamespaces\x18\x01 \x03(\t\"+\n\x0bLaneVectors\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\x8a\x01\n\x05\x43laim\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0c\n\x04\x65\x64it\x18\x02 \x01(\t\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05holds\x18\x05 \x01(\x08\x12\x12\n\nprompt_cut\x18\x06 \x01(\x08\x42\x08\n\x06_scoreB\x0c\n\n_threshold\"@\n\x0cPromptClaims\x12 \n\x06\x63laims\x18\x01 \x03(\x0b\x32\x10.errata.v1.Claim\x12\x0e\n\x06winner\x18\x02 \x01(\t\"\x8b\x01\n\rRouteResponse\x12(\n\x07prompts\x18\x01 \x03(\x0b\x32\x17.errata.v1.PromptClaims\x12\x13\n\x0b\x61pplied_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12\x0f\n\x07replica\x18\x05 \x01(\t\"\x1b\n\x19GetRetrievalStatusRequest\"-\n\nRoutedLane\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x11\n\tnum_edits\x18\x02 \x01(\x03\"\xa7\x01\n\x1aGetRetrievalStatusResponse\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12\x11\n\tfloor_seq\x18\x05 \x01(\x03\x12$\n\x05lanes\x18\x06 \x03(\x0b\x32\x15.errata.v1.RoutedLane2\xb1\x01\n\x10RetrievalService\x12:\n\x05Route\x12\x17.errata.v1.RouteRequest\x1a\x18.errata.v1.RouteResponse\x12\x61\n\x12GetRetrievalStatus\x12$.errata.v1.GetRetrievalStatusRequest\x1a%.errata.v1.GetRetrievalStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65rrata/v1/retrieval.proto\x12\terrata.v1\"\xbf\x01\n\x0cRouteRequest\x12\x0f\n\x07prompts\x18\x01 \x03(\t\x12\x13\n\x06\x61t_seq\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07min_seq\x18\x03 \x01(\x03H\x01\x88\x01\x01\x12\'\n\x07vectors\x18\x04 \x03(\x0b\x32\x16.errata.v1.LaneVectors\x12\r\n\x05lanes\x18\x05 \x03(\t\x12$\n\x08readings\x18\x06 \x03(\x0b\x32\x12.errata.v1.ReadingB\t\n\x07_at_seqB\n\n\x08_min_seq\"-\n\x07Reading\x12\x12\n\nnamespaces\x18\x01 \x03(\t\x12\x0e\n\x06places\x18\x02 \x03(\t\"+\n\x0bLaneVectors\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"\x8a\x01\n\x05\x43laim\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0c\n\x04\x65\x64it\x18\x02 \x01(\t\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tthreshold\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05holds\x18\x05 \x01(\x08\x12\x12\n\nprompt_cut\x18\x06 \x01(\x08\x42\x08\n\x06_scoreB\x0c\n\n_threshold\"@\n\x0cPromptClaims\x12 \n\x06\x63laims\x18\x01 \x03(\x0b\x32\x10.errata.v1.Claim\x12\x0e\n\x06winner\x18\x02 \x01(\t\"\x8b\x01\n\rRouteResponse\x12(\n\x07prompts\x18\x01 \x03(\x0b\x32\x17.errata.v1.PromptClaims\x12\x13\n\x0b\x61pplied_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12\x0f\n\x07replica\x18\x05 \x01(\t\"\x1b\n\x19GetRetrievalStatusRequest\"-\n\nRoutedLane\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x11\n\tnum_edits\x18\x02 \x01(\x03\"\xa7\x01\n\x1aGetRetrievalStatusResponse\x12\x0f\n\x07replica\x18\x01 \x01(\t\x12\x13\n\x0b\x61pplied_seq\x18\x02 \x01(\x03\x12\x14\n\x0c\x63hain_digest\x18\x03 \x01(\x0c\x12\x14\n\x0cstate_digest\x18\x04 \x01(\t\x12\x11\n\tfloor_seq\x18\x05 \x01(\x03\x12$\n\x05lanes\x18\x06 \x03(\x0b\x32\x15.errata.v1.RoutedLane2\xb1\x01\n\x10RetrievalService\x12:\n\x05Route\x12\x17.errata.v1.RouteRequest\x1a\x18.errata.v1.RouteResponse\x12\x61\n\x12GetRetrievalStatus\x12$.errata.v1.GetRetrievalStatusRequest\x1a%.errata.v1.GetRetrievalStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTEREQUEST']._serialized_start=41
   _globals['_ROUTEREQUEST']._serialized_end=232
   _globals['_READING']._serialized_start=234
-  _globals['_READING']._serialized_end=263
-  _globals['_LANEVECTORS']._serialized_start=265
-  _globals['_LANEVECTORS']._serialized_end=308
-  _globals['_CLAIM']._serialized_start=311
-  _globals['_CLAIM']._serialized_end=449
-  _globals['_PROMPTCLAIMS']._serialized_start=451
-  _globals['_PROMPTCLAIMS']._serialized_end=515
-  _globals['_ROUTERESPONSE']._serialized_start=518
-  _globals['_ROUTERESPONSE']._serialized_end=657
-  _globals['_GETRETRIEVALSTATUSREQUEST']._serialized_start=659
-  _globals['_GETRETRIEVALSTATUSREQUEST']._serialized_end=686
-  _globals['_ROUTEDLANE']._serialized_start=688
-  _globals['_ROUTEDLANE']._serialized_end=733
-  _globals['_GETRETRIEVALSTATUSRESPONSE']._serialized_start=736
-  _globals['_GETRETRIEVALSTATUSRESPONSE']._serialized_end=903
-  _globals['_RETRIEVALSERVICE']._serialized_start=906
-  _globals['_RETRIEVALSERVICE']._serialized_end=1083
+  _globals['_READING']._serialized_end=279
+  _globals['_LANEVECTORS']._serialized_start=281
+  _globals['_LANEVECTORS']._serialized_end=324
+  _globals['_CLAIM']._serialized_start=327
+  _globals['_CLAIM']._serialized_end=465
+  _globals['_PROMPTCLAIMS']._serialized_start=467
+  _globals['_PROMPTCLAIMS']._serialized_end=531
+  _globals['_ROUTERESPONSE']._serialized_start=534
+  _globals['_ROUTERESPONSE']._serialized_end=673
+  _globals['_GETRETRIEVALSTATUSREQUEST']._serialized_start=675
+  _globals['_GETRETRIEVALSTATUSREQUEST']._serialized_end=702
+  _globals['_ROUTEDLANE']._serialized_start=704
+  _globals['_ROUTEDLANE']._serialized_end=749
+  _globals['_GETRETRIEVALSTATUSRESPONSE']._serialized_start=752
+  _globals['_GETRETRIEVALSTATUSRESPONSE']._serialized_end=919
+  _globals['_RETRIEVALSERVICE']._serialized_start=922
+  _globals['_RETRIEVALSERVICE']._serialized_end=1099
 # @@protoc_insertion_point(module_scope)

@@ -74,16 +74,22 @@ class Reading(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAMESPACES_FIELD_NUMBER: builtins.int
+    PLACES_FIELD_NUMBER: builtins.int
     @property
     def namespaces(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """At most 16; empty or `default` is the default namespace, `*` stands for all."""
+
+    @property
+    def places(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Where the edits of the open canaries lie that the prompt is in. Format: {namespace}~{canary}."""
 
     def __init__(
         self,
         *,
         namespaces: collections.abc.Iterable[builtins.str] | None = ...,
+        places: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["namespaces", b"namespaces"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["namespaces", b"namespaces", "places", b"places"]) -> None: ...
 
 global___Reading = Reading
 

@@ -223,6 +223,7 @@ class EditSpec(google.protobuf.message.Message):
     EFFECTIVE_FROM_FIELD_NUMBER: builtins.int
     EXPIRES_AT_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
     prompt: builtins.str
     """The prompt to correct; must contain the subject. Either this or `chat` is required."""
     target: builtins.str
@@ -244,6 +245,10 @@ class EditSpec(google.protobuf.message.Message):
     namespace: builtins.str
     """The namespace that it belongs to: at most 63 characters of a-z, 0-9, `.`, `_` and `-`. Empty or
     `default` for the default one. Lanes whose method changes shared weights take no other.
+    """
+    canary: builtins.str
+    """The open canary that it belongs to, of the same lane and namespace: until that ends, only the
+    canary's requests read the edit. Format: canaries/{canary}.
     """
     @property
     def rephrases(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -294,9 +299,10 @@ class EditSpec(google.protobuf.message.Message):
         effective_from: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         expires_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         namespace: builtins.str = ...,
+        canary: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "effective_from", b"effective_from", "expires_at", b"expires_at", "separator", b"separator"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "effective_from", b"effective_from", "expires_at", b"expires_at", "locality_probes", b"locality_probes", "namespace", b"namespace", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_chat", b"_chat", "_separator", b"_separator", "canary", b"canary", "chat", b"chat", "chat_locality_probes", b"chat_locality_probes", "chat_rephrases", b"chat_rephrases", "effective_from", b"effective_from", "expires_at", b"expires_at", "locality_probes", b"locality_probes", "namespace", b"namespace", "prompt", b"prompt", "rephrases", b"rephrases", "separator", b"separator", "source", b"source", "subject", b"subject", "subject_found", b"subject_found", "target", b"target"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_chat", b"_chat"]) -> typing.Literal["chat"] | None: ...
     @typing.overload
@@ -335,6 +341,103 @@ class EditFigures(google.protobuf.message.Message):
     def WhichOneof(self, oneof_group: typing.Literal["_generality", b"_generality"]) -> typing.Literal["generality"] | None: ...
 
 global___EditFigures = EditFigures
+
+@typing.final
+class CanaryRule(google.protobuf.message.Message):
+    """Ends a canary without a person. Shares of errors are those of requests that failed for no fault
+    of their own.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MIN_REQUESTS_FIELD_NUMBER: builtins.int
+    MAX_ERROR_INCREASE_FIELD_NUMBER: builtins.int
+    PROMOTE_AFTER_SECONDS_FIELD_NUMBER: builtins.int
+    min_requests: builtins.int
+    """Decides once this many requests were in the canary. At least 1."""
+    max_error_increase: builtins.float
+    """Rolls back if the canary's share of errors is larger than the rest's by more than this."""
+    promote_after_seconds: builtins.int
+    """Promotes if the canary was open for this long with its present audience; never if 0."""
+    def __init__(
+        self,
+        *,
+        min_requests: builtins.int = ...,
+        max_error_increase: builtins.float = ...,
+        promote_after_seconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_error_increase", b"max_error_increase", "min_requests", b"min_requests", "promote_after_seconds", b"promote_after_seconds"]) -> None: ...
+
+global___CanaryRule = CanaryRule
+
+@typing.final
+class CanaryComparison(google.protobuf.message.Message):
+    """What replicas counted for the requests in a canary, and for the rest that read its namespace."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OPENED_SEQ_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
+    REST_FIELD_NUMBER: builtins.int
+    opened_seq: builtins.int
+    """Position of the entry that opened it."""
+    @property
+    def canary(self) -> global___CanaryCounts:
+        """Requests in the canary."""
+
+    @property
+    def rest(self) -> global___CanaryCounts:
+        """The others."""
+
+    def __init__(
+        self,
+        *,
+        opened_seq: builtins.int = ...,
+        canary: global___CanaryCounts | None = ...,
+        rest: global___CanaryCounts | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["canary", b"canary", "rest", b"rest"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["canary", b"canary", "opened_seq", b"opened_seq", "rest", b"rest"]) -> None: ...
+
+global___CanaryComparison = CanaryComparison
+
+@typing.final
+class CanaryCounts(google.protobuf.message.Message):
+    """Sums over requests."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: builtins.int
+    CLAIMS_FIELD_NUMBER: builtins.int
+    SHAPED_FIELD_NUMBER: builtins.int
+    ERRORS_FIELD_NUMBER: builtins.int
+    TOKENS_FIELD_NUMBER: builtins.int
+    MICROSECONDS_FIELD_NUMBER: builtins.int
+    requests: builtins.int
+    """Answered or failed."""
+    claims: builtins.int
+    """Answered, and shaped by an edit of the canary."""
+    shaped: builtins.int
+    """Answered, and shaped by any edit."""
+    errors: builtins.int
+    """Failed, for no fault of the request."""
+    tokens: builtins.int
+    """Tokens of the answers."""
+    microseconds: builtins.int
+    """Time from arrival to the end of the answer, in microseconds."""
+    def __init__(
+        self,
+        *,
+        requests: builtins.int = ...,
+        claims: builtins.int = ...,
+        shaped: builtins.int = ...,
+        errors: builtins.int = ...,
+        tokens: builtins.int = ...,
+        microseconds: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["claims", b"claims", "errors", b"errors", "microseconds", b"microseconds", "requests", b"requests", "shaped", b"shaped", "tokens", b"tokens"]) -> None: ...
+
+global___CanaryCounts = CanaryCounts
 
 @typing.final
 class ArtifactRef(google.protobuf.message.Message):
