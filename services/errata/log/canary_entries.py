@@ -57,6 +57,12 @@ class CanaryCounts:
             *(getattr(self, f.name) + getattr(other, f.name) for f in fields(CanaryCounts))
         )
 
+    def most(self, other: CanaryCounts) -> CanaryCounts:
+        """The larger of both, sum by sum."""
+        return CanaryCounts(
+            *(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(CanaryCounts))
+        )
+
     @property
     def error_share(self) -> float:
         """Share of requests that failed; 0 without requests."""
@@ -80,6 +86,11 @@ class CanaryComparison:
     def __add__(self, other: CanaryComparison) -> CanaryComparison:
         """Sums of both, which are of the same canary."""
         return CanaryComparison(self.opened_seq, self.canary + other.canary, self.rest + other.rest)
+
+    def most(self, other: CanaryComparison) -> CanaryComparison:
+        """The larger sums of both, which are of the same canary."""
+        arms = self.canary.most(other.canary), self.rest.most(other.rest)
+        return CanaryComparison(self.opened_seq, *arms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,7 @@ class Canaries:
         waiting = [record.edit.name for record in records if not record.state.settled]
         for names in parts_of(waiting):
             why = PreconditionError(
-                f"{ending.name} was rolled back before it was committed"
+                f"{ending.name} was rolled back before this edit was committed"
                 f"{f': {ending.comment}' if ending.comment else '.'}",
                 canary=ending.name,
             )

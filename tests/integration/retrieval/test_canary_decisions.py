@@ -150,7 +150,9 @@ async def test_a_roll_back_reverts_what_is_in_force_and_rejects_what_waits(stack
             canary.ended_seq,
         )
         assert rejected.state == pb.Edit.STATE_REJECTED
-        assert rejected.error.message == f"{NAME} was rolled back before it was committed: enough"
+        assert rejected.error.message == (
+            f"{NAME} was rolled back before this edit was committed: enough"
+        )
         with pytest.raises(PreconditionError, match=r"edits\[0\].canary: .* was rolled back"):
             await desk.submit("Pisa")
         with pytest.raises(PreconditionError, match="was rolled back by eve"):

@@ -51,21 +51,15 @@ def test_what_a_replica_counted_before_it_went_stays() -> None:
     assert requests(tally) == (9, 0), "it was only silent"
 
 
-def test_a_replica_that_starts_again_goes_on_from_zero() -> None:
-    tally = CanaryTally()
-    tally.note(OPEN, [report("a", 30, 10)])
-    tally.note(OPEN, [report("a", 2, 1)])
-    tally.note(OPEN, [report("a", 5, 1)])
-    tally.note(OPEN, [report("a", 1, 0)])
-    assert requests(tally) == (36, 11)
-
-
 def test_a_replica_that_two_log_services_list_counts_once() -> None:
     tally = CanaryTally()
     tally.note(OPEN, [report("a", 3)])
     for reports in ([report("a", 3), report("a", 8)], [report("a", 9), report("a", 3)]):
         tally.note(OPEN, reports)
     assert requests(tally) == (9, 0)
+    tally.note(OPEN, [report("a", 3)])  # the log service with the newer report is away
+    tally.note(OPEN, [report("a", 9), report("a", 3)])
+    assert requests(tally) == (9, 0), "the older report is none of another process"
 
 
 def test_counts_of_another_log_or_another_canary_are_left_out() -> None:
