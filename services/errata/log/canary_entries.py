@@ -105,6 +105,7 @@ class CanarySet:
         readers: requests that read one of these namespaces as well are in it; sorted.
         rule: ends it by itself; None if only people end it.
         comment: why.
+        rolls_back: begins a roll-back: nobody is in it from here on, and only its end follows.
         signature: by the writer; None in logs without trusted keys.
     """
 
@@ -115,6 +116,7 @@ class CanarySet:
     readers: tuple[str, ...] = ()
     rule: CanaryRule | None = None
     comment: str = ""
+    rolls_back: bool = False
     signature: Signature | None = None
 
 

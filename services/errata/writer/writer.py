@@ -24,8 +24,8 @@ from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
 from errata.writer.canaries import Canaries
 from errata.writer.canary_intake import check_canaries
-from errata.writer.canary_rules import CanaryWatch, Reports
 from errata.writer.canary_tally import CanaryTally
+from errata.writer.canary_watch import CanaryWatch, Reports
 from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel

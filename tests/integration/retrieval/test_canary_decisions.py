@@ -30,6 +30,7 @@ from errata.log.signing.keys import SigningKey
 from errata.platform.security.identity import Identity, enter
 from errata.platform.security.rules import Role
 from errata.platform.server import open_channel
+from errata.writer.canary_book import CanaryRecord
 from errata.writer.compaction import CompactionOptions
 from errata.writer.lanes import configure
 from errata.writer.log_services import LogServices, addresses_of
@@ -447,19 +448,76 @@ async def test_a_canary_can_be_rolled_back_while_edits_arrive(stack: Stack) -> N
         assert states <= {State.REJECTED, State.REVERTED}
 
 
-async def test_a_roll_back_that_a_writer_began_by_a_rule_is_carried_through(stack: Stack) -> None:
+@pytest.mark.parametrize("author", ["eve", "errata-writer"])
+async def test_a_roll_back_that_has_begun_is_finished_whoever_began_it(
+    stack: Stack, author: str
+) -> None:
+    id = _id()
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         desk = Desk(writer)
         await desk.open()
         name = await desk.put("Finland")
         # As far as a writer came that was killed in the middle.
-        await writer._publisher.append_own(
-            "stop", CanarySet(NAME, LANE, "", 0, comment="it failed")
-        )
+        stopped = CanarySet(NAME, LANE, "", 0, comment="it failed", rolls_back=True)
+        await writer._publisher.append_with_retry(id, stopped, author)
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         canary = await ended(writer)
         assert (canary.state, canary.comment) == (pb.Canary.STATE_ROLLED_BACK, "it failed")
+        assert canary.ended_by == author
         assert writer.ledger.get(name).state is State.REVERTED
+        desk = Desk(writer)
+        again = await desk.end(ROLL_BACK, id, author=author, comment="it failed")
+        assert again.seq == canary.ended_seq, "the caller's retry gets the answer"
+        with pytest.raises(RequestIdReusedError):
+            await desk.end(PROMOTE, id, author=author, comment="it failed")
+
+
+async def test_whoever_only_says_that_he_is_the_writer_begins_no_roll_back(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        await desk.open(share=0.0, author="errata-writer")
+        await writer._canary_watch.look()
+        await writer._detached.drain()
+        (canary,) = await desk.list()
+        assert canary.state == pb.Canary.STATE_OPEN
+
+
+async def test_a_roll_back_wins_over_a_promotion_that_waits_for_a_fit(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        opened = await desk.open(share=1.0)
+        name = await desk.put("Finland")
+        async with writer._edited.exclusive():  # as a fit does
+            promotion = asyncio.create_task(desk.end(PROMOTE))
+            await asyncio.sleep(0)
+            reversal = asyncio.create_task(desk.end(ROLL_BACK, comment="it is wrong"))
+            await writer.ledger.wait_until(lambda: writer.ledger.seq > opened.seq + 2)
+            with pytest.raises(PreconditionError, match="is being rolled back"):
+                await desk.open(share=0.5)  # `errata canary set` that had read the old audience
+            with pytest.raises(PreconditionError, match="is being rolled back"):
+                await desk.submit("Pisa")
+            assert not promotion.done()
+            assert not reversal.done()
+        with pytest.raises(PreconditionError, match="is being rolled back"):
+            await promotion
+        assert (await reversal).canary.state == pb.Canary.STATE_ROLLED_BACK
+        assert writer.ledger.get(name).state is State.REVERTED
+
+
+async def test_a_promotion_does_not_outlive_a_change_while_it_waits(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        async with writer._edited.exclusive():  # as a fit does
+            promotion = asyncio.create_task(desk.end(PROMOTE))
+            await asyncio.sleep(0)
+            seq = (await desk.open(share=0.01)).seq
+        with pytest.raises(PreconditionError, match=f"changed at entry {seq} while") as refused:
+            await promotion
+        assert refused.value.metadata["seq"] == str(seq)
+        assert (await desk.list())[0].state == pb.Canary.STATE_OPEN
+        assert (await desk.end(PROMOTE)).canary.state == pb.Canary.STATE_PROMOTED
 
 
 async def report(stack: Stack, opened_seq: int, replica: str, **counts: CanaryCounts) -> None:
@@ -499,6 +557,32 @@ async def test_a_rule_rolls_back_on_what_replicas_reported(stack: Stack) -> None
         )
         assert (canary.comparison.canary.requests, canary.comparison.rest.requests) == (100, 5)
         assert (await desk.get(name)).state == pb.Edit.STATE_REVERTED
+
+
+async def test_a_rule_is_asked_again_once_no_fit_runs(stack: Stack) -> None:
+    start, passed = utc_now(), timedelta(days=2)
+    async with stack.writer(stack.lane_model(), config=OWN, clock=lambda: start + passed) as writer:
+        desk = Desk(writer)
+        rule = types_pb2.CanaryRule(
+            min_requests=10, max_error_increase=0.05, promote_after_seconds=86_400
+        )
+        async with writer._edited.exclusive():  # as a fit does
+            opened = (await desk.open(rule=rule)).seq
+            await report(stack, opened, "one", canary=CanaryCounts(10))
+            await wait_for(writer, lambda counts: counts.canary.requests == 10)
+            await writer._canary_watch.look()
+            await report(stack, opened, "one", canary=CanaryCounts(20, errors=9))
+            await wait_for(writer, lambda counts: counts.canary.errors == 9)
+            await writer.ledger.wait_until(lambda: record(writer).rolling_back)
+        canary = await ended(writer)
+        assert (canary.state, canary.ended_by) == (pb.Canary.STATE_ROLLED_BACK, "errata-writer")
+
+
+def record(writer: Writer) -> CanaryRecord:
+    """The canary as the writer knows it."""
+    found = writer.ledger.canaries.get(NAME)
+    assert found is not None
+    return found
 
 
 async def test_a_rule_promotes_by_the_writers_clock(stack: Stack) -> None:
