@@ -20,7 +20,8 @@ class CanaryRule:
     """Ends a canary without a person.
 
     Attributes:
-        min_requests: decides once this many requests were in the canary; at least 1.
+        min_requests: decides once this many requests were in the canary, for a promotion under its
+            present audience; at least 1.
         max_error_increase: rolls back if the canary's share of errors exceeds the rest's by more.
         promote_after_seconds: promotes once the canary was open for this long with its present
             audience; never if 0.

@@ -23,13 +23,14 @@ class Decision:
 
 
 def decide(
-    canary: CanaryRecord, counted: CanaryComparison | None, now: datetime
+    canary: CanaryRecord, counted: CanaryComparison | None, recent: int, now: datetime
 ) -> Decision | None:
     """What the rule of an open canary says; None if it says nothing yet.
 
     Args:
         canary: is open.
         counted: what replicas counted; None if they reported nothing.
+        recent: requests in it, of these, that came under its present audience.
         now: the time.
     """
     rule = canary.rule
@@ -42,6 +43,8 @@ def decide(
             Outcome.ROLLED_BACK,
             f"by its rule: {figures}; the rule allows {rule.max_error_increase:.2%} more.",
         )
+    if not canary.has_audience or recent < rule.min_requests:
+        return None
     open_seconds = (now - canary.audience_time).total_seconds()
     if rule.promote_after_seconds and open_seconds >= rule.promote_after_seconds:
         return Decision(

@@ -72,11 +72,12 @@ class CanaryWatch:
             _log.warning("the counts of canaries cannot be read", reason=error.message)
             return
         opened = self._book.open_ones()
-        self._tally.note({canary.name: canary.opened_seq for canary in opened}, reports)
+        self._tally.note(opened, reports)
         for canary in opened:
             decision = self._decide(canary)
             if decision is not None:
                 self._canaries.end_by_rule(canary.name, decision.outcome, self._decide)
 
     def _decide(self, canary: CanaryRecord) -> Decision | None:
-        return decide(canary, self._tally.of(canary.name), self._clock())
+        counted, recent = self._tally.of(canary.name), self._tally.recent_requests(canary.name)
+        return decide(canary, counted, recent, self._clock())
