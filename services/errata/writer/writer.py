@@ -220,6 +220,8 @@ class Writer:
         )
         # A canary ends without edits that nobody has decided on: none may arrive meanwhile.
         async with self._decisions if payload.has_canaries else nullcontext():
+            if self.ledger.seq_of_request(request_id) is None:  # canaries may have changed
+                check_canaries(edits, lane, self.ledger.canaries)
             await failpoint_async("writer.submit.before_append")
             seq = await self._publisher.append(request_id, payload, author)
             await failpoint_async("writer.submit.after_append")

@@ -21,7 +21,13 @@ from errata.errors import (
     RequestIdReusedError,
     UnavailableError,
 )
-from errata.log.canary_entries import CanaryComparison, CanaryCounts, CanaryEnded, CanarySet
+from errata.log.canary_entries import (
+    CanaryComparison,
+    CanaryCounts,
+    CanaryEnded,
+    CanarySet,
+    Outcome,
+)
 from errata.log.entries import EditsRejected
 from errata.log.payload_convert import decode
 from errata.log.positions import ReplicaReport
@@ -85,10 +91,17 @@ class Desk:
         return list(response.canaries)
 
     async def submit(
-        self, target: str, canary: str = NAME, number: int = 0, id: str = "", **fields: Any
+        self,
+        target: str,
+        canary: str = NAME,
+        number: int = 0,
+        id: str = "",
+        lane: str = "",
+        **fields: Any,
     ) -> str:
         spec = types_pb2.EditSpec(prompt=FACTS[number][0], target=target, canary=canary, **fields)
-        request = pb.SubmitEditsRequest(request_id=id or _id(), edits=[spec], author="ann")
+        asked: dict[str, Any] = {"edits": [spec], "author": "ann", "lane": lane}
+        request = pb.SubmitEditsRequest(request_id=id or _id(), **asked)
         (edit,) = (await self.service.SubmitEdits(request, call())).edits
         return str(edit.name)
 
@@ -277,7 +290,7 @@ async def test_edits_name_an_open_canary_of_their_lane_and_namespace(stack: Stac
         assert invalid.value.field == "edits[0].canary"
         await desk.open(lane="lanes/other", name="canaries/elsewhere")
         with pytest.raises(InvalidEditError, match="is of lanes/other, and not of lanes/facts"):
-            await desk.submit("Finland", canary="canaries/elsewhere")
+            await desk.submit("Finland", canary="canaries/elsewhere", lane=LANE)
         await desk.open(namespace="acme")
         with pytest.raises(InvalidEditError, match="of the namespace acme, and not of default"):
             await desk.submit("Finland", namespace="default")
@@ -290,6 +303,35 @@ async def test_edits_name_an_open_canary_of_their_lane_and_namespace(stack: Stac
         )
         with pytest.raises(PreconditionError, match="is not open"):
             await desk.service.PreviewEdits(preview, call())
+
+
+async def test_edits_without_a_lane_go_to_that_of_their_canaries(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), others=("other",)) as writer:
+        desk = Desk(writer)
+        await desk.open(lane="lanes/other")
+        await desk.open(name="canaries/here")
+        name = await desk.submit("Finland")
+        assert (await desk.get(name)).lane == "lanes/other"
+        preview = pb.PreviewEditsRequest(
+            edits=[types_pb2.EditSpec(prompt=FACTS[0][0], target="Pisa", canary=NAME)]
+        )
+        assert (await desk.service.PreviewEdits(preview, call())).lane == "lanes/other"
+        assert (await desk.get(await desk.submit("Pisa", canary=""))).lane == LANE
+        specs = [
+            types_pb2.EditSpec(prompt=FACTS[number][0], target="Pisa", canary=canary)
+            for number, canary in enumerate((NAME, "canaries/here"))
+        ]
+        both = pb.SubmitEditsRequest(request_id=_id(), edits=specs)
+        with pytest.raises(InvalidEditError, match="is of lanes/other, and not of lanes/facts"):
+            await desk.service.SubmitEdits(both, call())
+
+        async def of_alice() -> None:
+            limits = {"lanes": frozenset({"facts"})}
+            enter(Identity("alice", OPERATOR, **limits))
+            with pytest.raises(PreconditionError, match="is not open"):
+                await desk.submit("Finland")  # the canary of the other lane is unknown to her
+
+        await asyncio.create_task(of_alice())
 
 
 async def test_lanes_that_change_weights_have_none(stack: Stack) -> None:
@@ -314,9 +356,14 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
 
         async def of_alice() -> None:
             enter(Identity("alice", OPERATOR, namespaces=frozenset({"team-a"})))
+            for name in (NAME, "canaries/unknown"):
+                with pytest.raises(NotFoundError, match="there is no canary") as hidden:
+                    await desk.end(PROMOTE, name=name)
+                assert "team-b" not in hidden.value.message
+            with pytest.raises(PreconditionError, match="choose another name") as taken:
+                await desk.open(share=0.5)
+            assert "team-b" not in taken.value.message
             for refused in (
-                lambda: desk.open(share=0.5),
-                lambda: desk.end(PROMOTE),
                 lambda: desk.open(name="canaries/own", namespace="team-b"),
                 lambda: desk.open(name="canaries/own"),
                 lambda: desk.open(name="canaries/own", namespace="team-a", readers=["team-b"]),
@@ -427,6 +474,19 @@ async def test_no_edit_arrives_in_a_canary_while_its_end_is_decided(stack: Stack
             assert not writer.ledger.canaries.edits_of(NAME)
         name = await waiting
         assert list(writer.ledger.canaries.edits_of(NAME)) == [name]
+
+
+async def test_what_changed_while_an_edit_waited_is_checked_again(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk, publisher = Desk(writer), writer._publisher
+        await desk.open()
+        async with writer._decisions:
+            waiting = asyncio.create_task(desk.submit("Finland"))
+            await desk.submit("Pisa", canary="", number=1)  # checked later, appended earlier
+            over = CanaryEnded(NAME, Outcome.PROMOTED, ())
+            await publisher.append_with_retry(_id(), over, "eve")
+        with pytest.raises(PreconditionError, match=r"edits\[0\].canary: .*; open another one"):
+            await waiting
 
 
 async def test_a_canary_can_be_rolled_back_while_edits_arrive(stack: Stack) -> None:
