@@ -13,20 +13,18 @@ import structlog
 from errata.editing.canaries import OpenCanary
 from errata.errors import (
     ErrataError,
-    InvalidRequestError,
     NotFoundError,
     PreconditionError,
     RequestIdReusedError,
     UnavailableError,
-    UnknownLaneError,
 )
 from errata.log.canaries import CanaryTable, rolling_back
 from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.entries import EditsRejected, Rejection
-from errata.log.methods import METHODS
 from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
 from errata.writer.canary_book import CanaryBook, CanaryRecord, decision_digest
+from errata.writer.canary_lanes import check_able, check_known
 from errata.writer.canary_rules import Decision
 from errata.writer.canary_tally import CanaryTally
 from errata.writer.edited_model import EditedModel
@@ -117,7 +115,7 @@ class Canaries:
             The position of the entry, and the canary behind it.
 
         Raises:
-            InvalidRequestError: a form is impossible, or the lane's edits are in force for all.
+            InvalidRequestError: a form is impossible, or the lane cannot have a canary.
             UnknownLaneError: no such lane.
             PreconditionError: it has ended or is being rolled back, or has another lane or
                 namespace.
@@ -322,26 +320,9 @@ class Canaries:
 
     def _check(self, wanted: CanarySet) -> None:
         lanes = {name: lane for name, (_, lane) in self._ledger.lanes.items()}
-        if wanted.lane not in lanes:
-            raise UnknownLaneError(
-                f"there is no lane {wanted.lane!r}; choose one of {', '.join(sorted(lanes))}.",
-                field="lane",
-                lane=wanted.lane,
-            )
-        method = lanes[wanted.lane].method
-        if method in METHODS and not METHODS[method].namespaces:
-            able = [
-                name
-                for name, lane in sorted(lanes.items())
-                if lane.method in METHODS and METHODS[lane.method].namespaces
-            ]
-            others = f"use {' or '.join(able)}" if able else "configure a lane that routes"
-            raise InvalidRequestError(
-                f"{wanted.lane} uses {method}, whose edits are in force for every request, so it "
-                f"cannot have a canary; {others}.",
-                field="lane",
-                lane=wanted.lane,
-            )
+        check_known(wanted.lane, lanes)
+        if self._book.get(wanted.canary) is None:
+            check_able(wanted.lane, lanes)
         table = CanaryTable()
         for known in self._book:
             if known.is_open:
@@ -351,4 +332,4 @@ class Canaries:
                 )
             else:
                 table.ended.add(known.name)
-        table.check_set(wanted, method)
+        table.check_set(wanted, lanes[wanted.lane].method)

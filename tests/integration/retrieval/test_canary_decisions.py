@@ -408,6 +408,31 @@ async def test_canaries_are_listed_newest_first_page_by_page(stack: Stack) -> No
             await desk.list(name="canaries/nothing")
 
 
+ONE_NAMESPACE: dict[str, tuple[str, dict[str, Any]]] = {
+    "elder, one bank": ("elder", {"bank_edits": 0}),
+    "lemoe, literal": ("lemoe", {"routing": "literal"}),
+    "lemoe, no scope": ("lemoe", {"scope": "off"}),
+}
+
+
+@pytest.mark.parametrize("case", ONE_NAMESPACE)
+async def test_lanes_of_one_namespace_have_none(stack: Stack, case: str) -> None:
+    async with stack.writer(stack.lane_model()) as writer:
+        digest = writer._edited.model.digest
+        for name, (method, config) in {
+            "single": ONE_NAMESPACE[case],
+            "banks": ("elder", {"bank_edits": 4}),
+            "anchored": ("lemoe", {}),
+        }.items():
+            await writer._publisher.append_own(name, configure(name, method, config, digest))
+        desk, able = Desk(writer), "use lanes/anchored or lanes/banks or lanes/facts"
+        with pytest.raises(InvalidRequestError, match=f"takes edits of one namespace.*{able}"):
+            await desk.open(lane="lanes/single")
+        assert await desk.list() == []
+        for name in ("banks", "anchored"):
+            await desk.open(name=f"canaries/{name}", lane=f"lanes/{name}")
+
+
 async def test_a_lane_is_not_compacted_while_it_has_edits_on_trial(stack: Stack) -> None:
     async with stack.writer(None, "elder", config={**CONFIGS["elder"], "bank_edits": 4}) as writer:
         desk = Desk(writer)
