@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import ValidationError
+
 from errata.editing.registry import get_method, methods
 from errata.errors import InvalidRequestError, UnknownLaneError
 from errata.log.entries import LaneConfigured
@@ -52,6 +54,10 @@ def _obstacle(lane: LaneConfigured) -> str:
     method = get_method(lane.method)
     if method.capabilities.changes_weights:
         return f"uses {lane.method}, whose edits are in force for every request"
-    if method.config.model_validate_json(lane.config_json).takes_one_namespace:
+    try:
+        config = method.config.model_validate_json(lane.config_json)
+    except ValidationError:
+        return "has a configuration that this version does not know"
+    if config.takes_one_namespace:
         return "takes edits of one namespace, since all of them share what answers"
     return ""
