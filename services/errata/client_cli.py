@@ -74,7 +74,7 @@ def edit(
     namespace: NamespaceOption = "",
     canary: CanaryOption = "",
     lane: Annotated[
-        str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
+        str, typer.Option(help="Lane, as lanes/{lane}; else the canary's, or the default one.")
     ] = "",
     *,
     author: AuthorOption,

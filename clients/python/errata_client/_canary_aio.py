@@ -92,7 +92,8 @@ class AsyncCanaryCalls(ABC):
             The canary. From its `ended_seq` on, every replica decides by it.
 
         Raises:
-            PreconditionError: it is not open.
+            PreconditionError: it is not open or is being rolled back, or its audience or rule
+                changed while the promotion waited for a fit; ask again.
         """
         call = _canary_calls.end_canary(name, True, comment, author, request_id)
         return self._seen(await self._call(call, timeout))

@@ -124,7 +124,7 @@ class AsyncClient(AsyncPolicyCalls, AsyncCanaryCalls, AsyncCatalogCalls, AsyncLo
 
         Args:
             edits: at least one.
-            lane: `lanes/{lane}`; the default lane if empty.
+            lane: `lanes/{lane}`; if empty, that of the edits' canaries, or the default lane.
             author: who submits them.
             request_id: a UUID for retries; a new one if None.
             timeout: seconds.

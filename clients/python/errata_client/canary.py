@@ -25,7 +25,8 @@ class CanaryRule:
     """Ends a canary without a person.
 
     Attributes:
-        min_requests: it decides once this many requests were in the canary; at least 1.
+        min_requests: it decides once this many requests were in the canary, for a promotion under
+            its present audience; at least 1.
         max_error_increase: it rolls back if the canary's share of errors exceeds the rest's by
             more than this.
         promote_after_seconds: it promotes once the canary was open for this long with its present

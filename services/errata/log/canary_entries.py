@@ -20,7 +20,8 @@ class CanaryRule:
     """Ends a canary without a person.
 
     Attributes:
-        min_requests: decides once this many requests were in the canary; at least 1.
+        min_requests: decides once this many requests were in the canary, for a promotion under its
+            present audience; at least 1.
         max_error_increase: rolls back if the canary's share of errors exceeds the rest's by more.
         promote_after_seconds: promotes once the canary was open for this long with its present
             audience; never if 0.
@@ -57,6 +58,12 @@ class CanaryCounts:
             *(getattr(self, f.name) + getattr(other, f.name) for f in fields(CanaryCounts))
         )
 
+    def most(self, other: CanaryCounts) -> CanaryCounts:
+        """The larger of both, sum by sum."""
+        return CanaryCounts(
+            *(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(CanaryCounts))
+        )
+
     @property
     def error_share(self) -> float:
         """Share of requests that failed; 0 without requests."""
@@ -81,6 +88,11 @@ class CanaryComparison:
         """Sums of both, which are of the same canary."""
         return CanaryComparison(self.opened_seq, self.canary + other.canary, self.rest + other.rest)
 
+    def most(self, other: CanaryComparison) -> CanaryComparison:
+        """The larger sums of both, which are of the same canary."""
+        arms = self.canary.most(other.canary), self.rest.most(other.rest)
+        return CanaryComparison(self.opened_seq, *arms)
+
 
 @dataclass(frozen=True, slots=True)
 class CanarySet:
@@ -94,6 +106,7 @@ class CanarySet:
         readers: requests that read one of these namespaces as well are in it; sorted.
         rule: ends it by itself; None if only people end it.
         comment: why.
+        rolls_back: begins a roll-back: nobody is in it from here on, and only its end follows.
         signature: by the writer; None in logs without trusted keys.
     """
 
@@ -104,6 +117,7 @@ class CanarySet:
     readers: tuple[str, ...] = ()
     rule: CanaryRule | None = None
     comment: str = ""
+    rolls_back: bool = False
     signature: Signature | None = None
 
 

@@ -45,6 +45,7 @@ class CanaryRecord:
         end_time: of that entry; None while it is open.
         ended_by: author of that entry; empty while it is open.
         comparison: what that entry says that replicas had counted; None if nothing.
+        rolling_back: whether a roll-back has begun; `set_by` began it, and `comment` says why.
     """
 
     name: str
@@ -66,6 +67,7 @@ class CanaryRecord:
     end_time: datetime | None = None
     ended_by: str = ""
     comparison: CanaryComparison | None = None
+    rolling_back: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -115,6 +117,7 @@ class CanaryRecord:
             set_time=entry.append_time,
             set_by=entry.author,
             audience_time=self.audience_time if is_same else entry.append_time,
+            rolling_back=kind.rolls_back,
         )
 
 
@@ -193,10 +196,13 @@ class CanaryBook:
 def decision_digest(kind: CanarySet | CanaryEnded, author: str) -> str:
     """SHA-256 of what somebody asked for, by which a retry is told from another request.
 
-    A retry need not find the edits and counts that the entry lists.
+    A retry need not find the edits and counts that the entry lists. Who asks for a roll-back gets
+    the entry that begins it under the id of the request.
     """
     said: list[object]
     match kind:
+        case CanarySet(rolls_back=True):
+            said = [kind.canary, Outcome.ROLLED_BACK.value]
         case CanarySet():
             rule = None if kind.rule is None else asdict(kind.rule)
             said = [kind.canary, kind.lane, kind.namespace, kind.share_ppm, kind.readers, rule]

@@ -11,7 +11,12 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from errata.editing.namespaces import DEFAULT, own_namespace
-from errata.errors import InvalidRequestError, LimitExceededError, PermissionDeniedError
+from errata.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+    PermissionDeniedError,
+    PreconditionError,
+)
 from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
@@ -56,10 +61,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """Accepts edits; they are durable before the response."""
         self._check_writable()
         drafts = self._drafts(request.edits)
-        require_lanes([request.lane or self._default_lane])
+        lane = self._lane(request.lane, drafts)
+        require_lanes([lane])
         require_namespaces({draft.namespace for draft in drafts})
         seq, records = await self._writer.submit(
-            request.request_id, drafts, request.lane, author_of(request.author)
+            request.request_id, drafts, lane, author_of(request.author)
         )
         ledger = self._writer.ledger
         found = ledger.conflicts_of([record.edit for record in records], records[0].lane)
@@ -155,7 +161,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             seq, made = await self._writer.previews.waiting(request.names, wait)
         else:
             drafts = self._drafts(request.edits)
-            lane = request.lane or self._default_lane
+            lane = self._lane(request.lane, drafts)
             require_lanes([lane])
             require_namespaces({draft.namespace for draft in drafts})
             seq, made = await self._writer.preview(drafts, lane, wait)
@@ -223,7 +229,10 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self._check_writable()
         known = self._canaries.get(request.name)
         if known is not None:
-            require_sight_of(known.name, known.lane, known.namespace)
+            if not may_see(known.lane, known.namespace):
+                raise PreconditionError(
+                    f"a canary cannot be called {known.name}; choose another name.", field="name"
+                )
             if known.is_open and len(_seen_readers(known)) < len(known.readers):
                 raise PermissionDeniedError(
                     f"{known.name} has readers that you may not see; ask an operator to change it."
@@ -241,8 +250,9 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.EndCanaryResponse:
         """Promotes a canary, or rolls it back."""
         self._check_writable()
-        known = self._writer.canaries.get(request.name)
-        require_sight_of(known.name, known.lane, known.namespace)
+        known = self._canaries.get(request.name)
+        if known is None or not may_see(known.lane, known.namespace):
+            raise no_canary(request.name)
         ending = canary_convert.ending_of(request, author_of(request.author))
         seq, record = await self._writer.canaries.end(
             request.request_id, ending, _wait_seconds(context)
@@ -309,6 +319,12 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             unnamed = known.namespace if known is not None and is_seen else DEFAULT
             drafts.append(convert.draft(index, spec, unnamed))
         return drafts
+
+    def _lane(self, named: str, drafts: Iterable[Draft]) -> str:
+        """The lane that a request names; else that of its edits' canaries, or the default lane."""
+        known = (self._canaries.get(draft.canary) for draft in drafts)
+        lanes = {one.lane for one in known if one and may_see(one.lane, one.namespace)}
+        return named or (lanes.pop() if len(lanes) == 1 else self._default_lane)
 
     def _require(self, names: Iterable[str]) -> None:
         """Returns if the caller may use the lanes and the namespaces of these edits."""

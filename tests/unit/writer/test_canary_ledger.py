@@ -19,7 +19,7 @@ from errata.log.canary_entries import (
     Outcome,
 )
 from errata.log.entries import EditsReverted, Entry, LaneConfigured, LanePolicySet
-from errata.writer.canary_book import CanaryRecord
+from errata.writer.canary_book import CanaryRecord, decision_digest
 from errata.writer.conflicts import Kind
 from errata.writer.ledger import EditLedger
 from errata.writer.ledger_pages import ledger_pages, read_ledger
@@ -84,6 +84,19 @@ async def test_a_canary_is_opened_changed_and_ended() -> None:
     assert (over.comparison, over.comment, over.end_time) == (counted, "enough", TIME)
     assert not ledger.canaries.has_open
     assert ledger.canaries.open_ones() == []
+
+
+async def test_a_roll_back_that_has_begun_is_kept_with_who_began_it() -> None:
+    stopped = CanarySet(TRIAL, LANE, "acme", 0, comment="too slow", rolls_back=True)
+    ledger = await ledger_of(opened(2), Entry(3, "id-3", TIME, "eve", stopped))
+    again = EditLedger()
+    await again.restore(read_ledger([*ledger_pages(ledger.capture())]))
+    for each in (ledger, again):
+        begun = found(each)
+        assert (begun.rolling_back, begun.set_by, begun.comment) == (True, "eve", "too slow")
+        asked = CanaryEnded(TRIAL, Outcome.ROLLED_BACK, (), "too slow")
+        assert each.decision_at(3) == decision_digest(asked, "eve"), "the request's retry finds it"
+    assert not found(await ledger_of(opened(2))).rolling_back
 
 
 async def test_a_new_rule_leaves_the_time_of_the_audience() -> None:

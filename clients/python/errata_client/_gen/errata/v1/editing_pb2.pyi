@@ -284,7 +284,7 @@ class SubmitEditsRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Required. A UUID; the same id with other content is refused."""
     lane: builtins.str
-    """Format: lanes/{lane}; the default lane if empty."""
+    """Format: lanes/{lane}; if empty, that of the canaries of the edits, or the default lane."""
     author: builtins.str
     """Who submits them. At most 256 characters."""
     @property
@@ -767,7 +767,7 @@ class PreviewEditsRequest(google.protobuf.message.Message):
     LANE_FIELD_NUMBER: builtins.int
     NAMES_FIELD_NUMBER: builtins.int
     lane: builtins.str
-    """Format: lanes/{lane}; the default lane if empty."""
+    """Format: lanes/{lane}; if empty, that of the canaries of the edits, or the default lane."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditSpec]:
         """At most as many as the writer fits in one batch."""
