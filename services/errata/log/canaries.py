@@ -88,10 +88,13 @@ class CanaryTable:
                 limit=MAX_OPEN,
             )
         if known is not None and known.lane != payload.lane:
-            raise PreconditionError(f"{name} is of {known.lane}, which cannot change.")
+            raise PreconditionError(
+                f"{name} is of {known.lane}, which cannot change; open another canary."
+            )
         if known is not None and known.namespace != payload.namespace:
             raise PreconditionError(
-                f"{name} is of the namespace {shown(known.namespace)}, which cannot change."
+                f"{name} is of the namespace {shown(known.namespace)}, which cannot change; open "
+                "another canary."
             )
         if known is None and payload.rolls_back:
             raise PreconditionError(f"{name} is not open, so it cannot be rolled back.")
@@ -223,6 +226,12 @@ def _check_audience(payload: CanarySet) -> None:
             raise InvalidRequestError(
                 f"{forms.shown(reader)} cannot be the name of a namespace.", field="readers"
             )
+    if payload.namespace in readers:  # whoever reads the namespace would be in it
+        raise InvalidRequestError(
+            f"readers names the canary's own namespace {shown(payload.namespace)}; give share 1 "
+            "instead.",
+            field="readers",
+        )
     if list(readers) != sorted(set(readers)):
         raise InvalidRequestError("the readers are not sorted, each once.", field="readers")
     if payload.rolls_back and (payload.share_ppm or readers or payload.rule is not None):

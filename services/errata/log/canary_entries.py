@@ -22,7 +22,8 @@ class CanaryRule:
     Attributes:
         min_requests: decides once this many requests were in the canary, for a promotion under its
             present audience; at least 1.
-        max_error_increase: rolls back if the canary's share of errors exceeds the rest's by more.
+        max_error_increase: rolls back if the canary's share of errors exceeds the rest's by more;
+            the share of a rest without requests is 0.
         promote_after_seconds: promotes once the canary was open for this long with its present
             audience; never if 0.
     """
@@ -42,7 +43,7 @@ class CanaryCounts:
         shaped: answered, and shaped by any edit.
         errors: failed, for no fault of the request.
         tokens: of the answers.
-        microseconds: from arrival to the end of the answer.
+        microseconds: from when the replica has reached the asked position to the answer's end.
     """
 
     requests: int = 0

@@ -101,7 +101,13 @@ class Canaries:
         return found
 
     async def set(
-        self, request_id: str, wanted: CanarySet, author: str, wait_seconds: float
+        self,
+        request_id: str,
+        wanted: CanarySet,
+        author: str,
+        wait_seconds: float,
+        *,
+        must_be_new: bool = False,
     ) -> tuple[int, CanaryRecord]:
         """Opens a canary, or changes the audience or the rule of an open one.
 
@@ -110,6 +116,7 @@ class Canaries:
             wanted: what is asked for.
             author: who asks.
             wait_seconds: how long to wait for an unavailable log.
+            must_be_new: only open it.
 
         Returns:
             The position of the entry, and the canary behind it.
@@ -117,15 +124,16 @@ class Canaries:
         Raises:
             InvalidRequestError: a form is impossible, or the lane cannot have a canary.
             UnknownLaneError: no such lane.
-            PreconditionError: it has ended or is being rolled back, or has another lane or
-                namespace.
+            PreconditionError: it has ended or is being rolled back, has another lane or namespace,
+                or is open and must be new.
             LimitExceededError: too many are open, or too many readers are named.
             RequestIdReusedError: the id was used for another request.
             UnavailableError: no outcome within `wait_seconds`; a retry returns it.
         """
         request_id = check_request_id(request_id)
-        work = partial(self._set, request_id, wanted, author)
-        seq = await self._carried(work, (request_id, wanted, author), wait_seconds)
+        work = partial(self._set, request_id, wanted, author, must_be_new)
+        key = request_id, wanted, author, must_be_new
+        seq = await self._carried(work, key, wait_seconds)
         return seq, self.get(wanted.canary)
 
     async def end(
@@ -180,11 +188,17 @@ class Canaries:
                 "the writer is fitting, or the log is unavailable; retry with the same request id."
             ) from error
 
-    async def _set(self, request_id: str, wanted: CanarySet, author: str) -> int:
+    async def _set(self, request_id: str, wanted: CanarySet, author: str, must_be_new: bool) -> int:
         async with self._turn:
             known_seq = self._known_seq(request_id, wanted, author)
             if known_seq is not None:
                 return known_seq
+            known = self._book.get(wanted.canary)
+            if must_be_new and known is not None and known.is_open:
+                raise PreconditionError(
+                    f"{known.name} is open already; change it with set, or choose another name.",
+                    canary=known.name,
+                )
             self._check(wanted)
             return await self._append(request_id, wanted, author)
 
@@ -311,8 +325,9 @@ class Canaries:
     def _open(self, name: str) -> CanaryRecord:
         found = self.get(name)
         if found.outcome is not None:
+            by = f" by {found.ended_by}" if found.ended_by else ""
             raise PreconditionError(
-                f"{name} was {found.outcome} by {found.ended_by} at entry {found.ended_seq}.",
+                f"{name} was {found.outcome}{by} at entry {found.ended_seq}.",
                 canary=name,
                 seq=found.ended_seq,
             )

@@ -241,7 +241,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         require_lanes([wanted.lane])
         require_namespaces({wanted.namespace, *wanted.readers})
         seq, record = await self._writer.canaries.set(
-            request.request_id, wanted, author_of(request.author), _wait_seconds(context)
+            request.request_id,
+            wanted,
+            author_of(request.author),
+            _wait_seconds(context),
+            must_be_new=request.must_be_new,
         )
         return editing_pb2.SetCanaryResponse(seq=seq, canary=self._canary(record))
 

@@ -149,14 +149,15 @@ async def test_an_edit_of_a_canary_supersedes_once_it_is_promoted(stack: Stack) 
 async def test_a_roll_back_reverts_what_is_in_force_and_rejects_what_waits(stack: Stack) -> None:
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         desk = Desk(writer)
-        await desk.open(readers=["staff", "default"])
+        await desk.open(namespace="acme", readers=["staff", "default"])
         committed = await desk.put("Finland")
         later = {"effective_from": (utc_now() + timedelta(days=1)).replace(microsecond=0)}
         waiting = await desk.submit("Pisa", number=1, **later)
         await desk.end(ROLL_BACK)
         (canary,) = await desk.list()
         assert canary.state == pb.Canary.STATE_ROLLED_BACK
-        assert (canary.share, list(canary.readers), canary.comment) == (0.0, [], "enough")
+        assert (canary.share, canary.comment) == (0.1, "enough"), "as it was before the end"
+        assert list(canary.readers) == ["default", "staff"]
         assert list(canary.edits) == [committed, waiting]
         reverted, rejected = await desk.get(committed), await desk.get(waiting)
         assert (reverted.state, reverted.revert_seq) == (
@@ -250,6 +251,56 @@ async def test_audience_and_rule_change_and_lane_and_namespace_do_not(stack: Sta
         for fields in ({"lane": LANE}, {"namespace": "default"}):
             with pytest.raises(PreconditionError, match="cannot change"):
                 await desk.open(**fields)
+
+
+async def test_one_of_two_who_open_a_canary_at_once_learns_that_it_is_there(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer:
+        desk = Desk(writer)
+        ids = [_id(), _id()]
+        made = await asyncio.gather(
+            *(desk.open(id, share=0.1, must_be_new=True) for id in ids), return_exceptions=True
+        )
+        (refused,) = (each for each in made if isinstance(each, BaseException))
+        assert isinstance(refused, PreconditionError)
+        assert (
+            refused.message
+            == f"{NAME} is open already; change it with set, or choose another name."
+        )
+        (winner,) = (each for each in made if not isinstance(each, BaseException))
+        id = ids[made.index(winner)]
+        assert (await desk.open(id, share=0.1, must_be_new=True)).seq == winner.seq, "a retry"
+        await desk.open(share=0.2)
+        (canary,) = await desk.list()
+        assert (canary.opened_seq, canary.share) == (winner.seq, 0.2)
+
+
+async def test_a_share_and_an_outcome_must_be_said(stack: Stack) -> None:
+    """A JSON body without a share would else empty the audience."""
+    async with stack.writer(stack.lane_model()) as writer:
+        desk = Desk(writer)
+        await desk.open(share=0.5)
+        with pytest.raises(InvalidRequestError, match="share is not given") as refused:
+            await desk.service.SetCanary(pb.SetCanaryRequest(request_id=_id(), name=NAME), call())
+        assert refused.value.field == "share"
+        assert (await desk.open(share=0)).canary.share == 0
+        with pytest.raises(InvalidRequestError, match="give OUTCOME_PROMOTE or OUTCOME_ROLL_BACK"):
+            await desk.end(pb.EndCanaryRequest.OUTCOME_UNSPECIFIED)
+        await desk.end(PROMOTE, author="")
+        with pytest.raises(PreconditionError, match="was promoted at entry"):
+            await desk.end(PROMOTE)
+
+
+async def test_edits_of_one_canary_are_listed_also_after_its_end(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        await desk.submit("football", canary="", number=1)
+        name = await desk.put("Finland")
+        await desk.end(PROMOTE)
+        listed = await desk.service.ListEdits(pb.ListEditsRequest(canary=NAME), call())
+        assert [edit.name for edit in listed.edits] == [name]
+        asked = pb.ListEditsRequest(canary="canaries/none")
+        assert not (await desk.service.ListEdits(asked, call())).edits
 
 
 @pytest.mark.parametrize(
@@ -352,10 +403,10 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer:
         desk = Desk(writer)
         await desk.open(namespace="team-b")
-        await desk.open(name="canaries/shared", namespace="team-a", readers=["team-a", "team-b"])
+        await desk.open(name="canaries/shared", namespace="team-a", readers=["team-b", "team-d"])
 
         async def of_alice() -> None:
-            enter(Identity("alice", OPERATOR, namespaces=frozenset({"team-a"})))
+            enter(Identity("alice", OPERATOR, namespaces=frozenset({"team-a", "team-d"})))
             for name in (NAME, "canaries/unknown"):
                 with pytest.raises(NotFoundError, match="there is no canary") as hidden:
                     await desk.end(PROMOTE, name=name)
@@ -375,12 +426,12 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
                 await desk.submit("Finland", namespace="team-a")
             with pytest.raises(NotFoundError):
                 await desk.list(name=NAME)
-            await desk.open(name="canaries/own", namespace="team-a", readers=["team-a"])
+            await desk.open(name="canaries/own", namespace="team-a", readers=["team-d"])
             own, shared = await desk.list()
             assert (own.name, shared.name) == ("canaries/own", "canaries/shared")
-            assert list(shared.readers) == ["team-a"], "she may not know the other one"
+            assert list(shared.readers) == ["team-d"], "she may not know the other one"
             with pytest.raises(PermissionDeniedError, match="readers that you may not see"):
-                await desk.open(name=shared.name, readers=["team-a"])
+                await desk.open(name=shared.name, readers=["team-d"])
             await desk.end(ROLL_BACK, name=shared.name)
 
         await asyncio.create_task(of_alice())

@@ -89,6 +89,8 @@ def test_edits_of_a_canary_are_of_a_kind_that_older_versions_do_not_know() -> No
         (replace(SPRING, share_ppm=-1), "share"),
         (replace(SPRING, readers=("b", "a")), "sorted"),
         (replace(SPRING, readers=("A",)), "namespace"),
+        (replace(SPRING, readers=("", "b")), "own namespace default; give share 1 instead"),
+        (replace(SPRING, readers=("team",), namespace="team"), "own namespace team"),
         (replace(SPRING, readers=tuple(f"n{n:02}" for n in range(17))), "limit"),
         (replace(SPRING, rule=CanaryRule(0, 0.1)), "min_requests"),
         (replace(SPRING, rule=CanaryRule(1, float("nan"))), "max_error_increase"),
@@ -110,7 +112,7 @@ def test_a_canary_that_cannot_be_is_refused(payload: Payload, match: str) -> Non
 @pytest.mark.parametrize(
     ("payload", "match"),
     [
-        (replace(SPRING, namespace="team"), "cannot change"),
+        (replace(SPRING, namespace="team"), "cannot change; open another canary"),
         (requested(3, namespace="team~spring"), "of the namespace default"),
         (requested(3, "canaries/other", "~other"), "not open"),
         (requested(3, "", "~spring"), "not open"),

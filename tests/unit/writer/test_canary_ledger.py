@@ -110,6 +110,36 @@ async def test_a_new_rule_leaves_the_time_of_the_audience() -> None:
     assert found(ledger).audience_time == hour
 
 
+async def test_a_canary_that_was_rolled_back_shows_its_last_audience() -> None:
+    """A roll-back begins with an entry from which on nobody is in it."""
+    first = opened(2, share_ppm=5, readers=("staff",))
+    ledger = await ledger_of(first, _entry(3, CanarySet(TRIAL, LANE, "acme", 0, comment="worse")))
+    stopped = found(ledger)
+    assert (stopped.share_ppm, stopped.has_audience, stopped.rule) == (0, False, None)
+    (restored,) = read_ledger([*ledger_pages(ledger.capture())]).canaries
+    assert restored == stopped
+    await ledger.fold([ended(4, Outcome.ROLLED_BACK)])
+    over = found(ledger)
+    assert (over.share_ppm, over.readers, over.rule) == (5, ("staff",), RULE)
+
+
+async def test_a_promoted_canary_shows_the_audience_of_its_end() -> None:
+    nobody = CanarySet(TRIAL, LANE, "acme", 0)
+    ledger = await ledger_of(opened(2, share_ppm=5), _entry(3, nobody))
+    await ledger.fold([ended(4, Outcome.PROMOTED)])
+    assert found(ledger).share_ppm == 0
+    ledger = await ledger_of(opened(2), _entry(3, nobody), opened(4, share_ppm=7))
+    await ledger.fold([ended(5, Outcome.ROLLED_BACK)])
+    assert found(ledger).share_ppm == 7
+
+
+async def test_a_comment_stays_until_there_is_another() -> None:
+    ledger = await ledger_of(opened(2), _entry(3, CanarySet(TRIAL, LANE, "acme", 5)))
+    assert found(ledger).comment == "entry 2"
+    await ledger.fold([_entry(4, CanaryEnded(TRIAL, Outcome.PROMOTED, (), ""))])
+    assert found(ledger).comment == "entry 2"
+
+
 async def test_a_trial_supersedes_the_namespace_from_its_promotion_on() -> None:
     ledger = await ledger_of(
         _request(2, edit(2)),

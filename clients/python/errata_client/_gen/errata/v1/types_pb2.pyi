@@ -428,7 +428,9 @@ class CanaryCounts(google.protobuf.message.Message):
     tokens: builtins.int
     """Tokens of the answers."""
     microseconds: builtins.int
-    """Time from arrival to the end of the answer, in microseconds."""
+    """Time from when the replica has reached the position that was asked for to the end of the
+    answer, in microseconds.
+    """
     def __init__(
         self,
         *,
