@@ -75,7 +75,7 @@ def result(exact: float = 0.5, edits: tuple[int, ...] = (1, 2)) -> dict[str, Any
         "data": {"records": [0, 9], "digest": "d" * 64},
         "model": {"digest": "e" * 64},
         "through": "in process",
-        "environment": {"cores": 2, "torch": "2.0"},
+        "environment": {"cores": 2, "load_average": 1.25, "torch": "2.0"},
         "pre": figures(0.0, 0.0),
         "points": points,
     }
@@ -133,6 +133,7 @@ def test_files_become_rows_with_their_commands(docs: Path, tmp_path: Path) -> No
     assert "| A | 0.123 |" in page, "another table can show the same rows"
     assert "[adaple/z](results/data/adaple/z.json)" in page
     assert "errata bench edit …" in page
+    assert "2 cores, load at the end 1.2, torch 2.0" in page, "seconds depend on it"
     assert "old" not in page
     assert (docs / "results" / "plots" / "curve.png").read_bytes().startswith(b"\x89PNG")
     own = (docs / "results" / "adaple.md").read_text(encoding="utf-8")
@@ -156,7 +157,7 @@ def test_a_comparison_is_a_row_of_differences(docs: Path, tmp_path: Path) -> Non
     found = {
         "seeds": [0],
         "records": [0, 9],
-        "runs": [{"label": "adaple", "commit": "c" * 40, "command": "errata …"}],
+        "runs": [{"label": "adaple", "commit": "c" * 40, "command": "errata --model /a/path"}],
         "edits": {"1000": {"first": "adaple", "others": others}},
     }
     run = write_run(tmp_path, "adaple/gap", {}, [{"paired": "gap", "row": ""}])
@@ -167,6 +168,7 @@ def test_a_comparison_is_a_row_of_differences(docs: Path, tmp_path: Path) -> Non
     assert "| recipe − adaple | 1,000 | +0.250 ± 0.125 | – |" in page
     assert page.count(" − ") == 1, "a pair without differences is no row"
     assert "](data/adaple/gap.json)" in page
+    assert "/a/path" not in (docs / "results" / "data" / "adaple" / "gap.json").read_text()
 
 
 def test_every_point_can_be_a_row(docs: Path, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def condensed_comparison(
         "command": command,
         "seeds": found["seeds"],
         "records": found["records"],
-        "runs": found["runs"],
+        # Their commands have the paths of the machine that they ran on.
+        "runs": [{key: run[key] for key in ("label", "commit")} for run in found["runs"]],
         "pairs": [
             {
                 "edits": int(edits),

@@ -186,8 +186,9 @@ def commands(shown: Sequence[Shown], data: str) -> str:
         parts.append(
             f"[{name}]({data}/{name}.json): commit `{file['commit'][:12]}`, seeds "
             f"{', '.join(map(str, file['seeds']))}, records {file['records'][0]}–"
-            f"{file['records'][1]}; {', '.join(known)}; {environment['cores']} cores, torch "
-            f"{environment['torch']}\n\n```\n{file['command'].strip()}\n```\n"
+            f"{file['records'][1]}; {', '.join(known)}; {environment['cores']} cores, load at "
+            f"the end {environment['load_average']:.1f}, torch {environment['torch']}"
+            f"\n\n```\n{file['command'].strip()}\n```\n"
         )
     return "\n".join([*parts, "</details>\n"])
 
