@@ -14,8 +14,6 @@ from errata.editing.namespaces import DEFAULT, own_namespace
 from errata.errors import (
     InvalidRequestError,
     LimitExceededError,
-    PermissionDeniedError,
-    PreconditionError,
 )
 from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
@@ -33,6 +31,7 @@ from errata.platform.security.rules import Role
 from errata.writer import canary_convert, convert, policy_convert
 from errata.writer.canaries import no_canary
 from errata.writer.canary_book import CanaryBook, CanaryRecord
+from errata.writer.canary_sight import require_changeable, seen_readers
 from errata.writer.conflicts import Conflict
 from errata.writer.intake import Draft
 from errata.writer.record import EditRecord
@@ -229,14 +228,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self._check_writable()
         known = self._canaries.get(request.name)
         if known is not None:
-            if not may_see(known.lane, known.namespace):
-                raise PreconditionError(
-                    f"a canary cannot be called {known.name}; choose another name.", field="name"
-                )
-            if known.is_open and len(_seen_readers(known)) < len(known.readers):
-                raise PermissionDeniedError(
-                    f"{known.name} has readers that you may not see; ask an operator to change it."
-                )
+            require_changeable(known)
         wanted = canary_convert.wanted_of(request, known, self._default_lane)
         require_lanes([wanted.lane])
         require_namespaces({wanted.namespace, *wanted.readers})
@@ -309,7 +301,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     def _canary(self, record: CanaryRecord) -> editing_pb2.Canary:
         counted = self._writer.canaries.tally.of(record.name)
         return canary_convert.canary_message(
-            replace(record, readers=_seen_readers(record)),
+            replace(record, readers=seen_readers(record)),
             self._canaries.edits_of(record.name),
             counted,
         )
@@ -360,11 +352,6 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
     def _edits(self, records: Sequence[EditRecord]) -> list[editing_pb2.Edit]:
         return [self._edit(record) for record in records]
-
-
-def _seen_readers(canary: CanaryRecord) -> tuple[str, ...]:
-    """The readers that the caller may know."""
-    return tuple(name for name in canary.readers if may_see(canary.lane, name))
 
 
 def _wait_seconds(context: Any) -> float:
