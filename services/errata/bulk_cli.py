@@ -60,7 +60,9 @@ ConflictOption = Annotated[
 ]
 LaneOption = Annotated[
     str,
-    typer.Option(help="Lane, as lanes/{lane}; if empty, that of each row, or the default lane."),
+    typer.Option(
+        help="Lane, as lanes/{lane}; if empty, that of each row or its canary, or the default lane."
+    ),
 ]
 RateOption = Annotated[float, typer.Option(help="Most rows a second; 0 for no limit.", min=0)]
 InFlightOption = Annotated[

@@ -13,11 +13,11 @@ from errata.cli_options import (
     TargetOption,
     TimeoutOption,
 )
-from errata.errors import InvalidRequestError, PreconditionError
+from errata.errors import InvalidRequestError
 from errata.launch import show_canary
 from errata.launch.output import print_result
 from errata.platform.typed import canary_of, seconds_of, share_of
-from errata_client import CanaryRule, CanaryState, Client, NotFoundError
+from errata_client import CanaryRule, Client
 
 canary = typer.Typer(help="Edits on a part of the requests first.", no_args_is_help=True)
 
@@ -78,11 +78,10 @@ def open_(
     target: TargetOption = DEFAULT_TARGET,
 ) -> None:
     """Opens a canary; submit its edits with `errata edit --canary`."""
-    whole = canary_of(name)
+    whole = _named(name)
     part = share_of(share, "--share")
     rule = _rule(None, min_requests, max_error_increase, promote_after)
     with Client(target, timeout=timeout) as client:
-        _check_is_new(client, whole)
         made = client.set_canary(
             whole,
             part,
@@ -90,6 +89,7 @@ def open_(
             namespace=namespace,
             readers=reader or (),
             rule=rule,
+            must_be_new=True,
             comment=comment,
             author=author,
         )
@@ -121,16 +121,26 @@ def set_(
     of_rule = (min_requests, max_error_increase, promote_after)
     if no_rule and any(of_rule):
         raise InvalidRequestError("give options of a rule or --no-rule, not both.", field="rule")
-    part = share_of(share, "--share") if share else None
+    whole, part = _named(name), share_of(share, "--share") if share else None
     with Client(target, timeout=timeout) as client:
-        now = client.get_canary(canary_of(name))
+        now = client.get_canary(whole)
+        share_then = now.share if part is None else part
+        readers = () if no_readers else tuple(sorted(set(reader or now.readers)))
+        rule = None if no_rule else _rule(now.rule, *of_rule)
+        is_same = (share_then, readers, rule) == (now.share, now.readers, now.rule)
+        if is_same and comment in ("", now.comment):
+            raise InvalidRequestError(
+                f"{now.name} is so already; change its share, its readers, its rule or its "
+                "comment.",
+                field="share",
+            )
         made = client.set_canary(
             now.name,
-            now.share if part is None else part,
+            share_then,
             lane=now.lane,
             namespace=now.namespace,
-            readers=() if no_readers else reader or now.readers,
-            rule=None if no_rule else _rule(now.rule, *of_rule),
+            readers=readers,
+            rule=rule,
             comment=comment,
             author=author,
         )
@@ -149,7 +159,7 @@ def promote(
 ) -> None:
     """Ends a canary: its edits are in force for every request that reads their namespace."""
     with Client(target, timeout=timeout) as client:
-        ended = client.promote_canary(canary_of(name), comment=comment, author=author)
+        ended = client.promote_canary(_named(name), comment=comment, author=author)
     print_result(as_json, ended, show_canary.canary_lines)
 
 
@@ -165,7 +175,7 @@ def rollback(
 ) -> None:
     """Ends a canary: its edits are reverted, and those not yet committed rejected."""
     with Client(target, timeout=timeout) as client:
-        ended = client.roll_back_canary(canary_of(name), comment=comment, author=author)
+        ended = client.roll_back_canary(_named(name), comment=comment, author=author)
     print_result(as_json, ended, show_canary.canary_lines)
 
 
@@ -191,25 +201,22 @@ def show(
 ) -> None:
     """Shows a canary: who is in it, its edits, and what both arms did."""
     with Client(target, timeout=timeout) as client:
-        found = client.get_canary(canary_of(name))
+        found = client.get_canary(_named(name))
     print_result(as_json, found, show_canary.canary_lines)
 
 
-def _check_is_new(client: Client, name: str) -> None:
-    """Returns if no canary has the name: opening must not change one by accident.
+def _named(name: str) -> str:
+    """The whole name that was typed.
 
     Raises:
-        PreconditionError: one has it.
+        InvalidRequestError: nothing was, which would ask for all canaries.
     """
-    try:
-        known = client.get_canary(name)
-    except NotFoundError:
-        return
-    if known.state is CanaryState.OPEN:
-        raise PreconditionError(
-            f"{name} is open already; change it with `errata canary set {name}`."
+    whole = canary_of(name)
+    if not whole:
+        raise InvalidRequestError(
+            "there is no name of a canary; give one, such as july.", field="name"
         )
-    raise PreconditionError(f"{name} has ended; give the new canary another name.")
+    return whole
 
 
 def _rule(

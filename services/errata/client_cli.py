@@ -74,7 +74,7 @@ def edit(
     namespace: NamespaceOption = "",
     canary: CanaryOption = "",
     lane: Annotated[
-        str, typer.Option(help="Lane, as lanes/{lane}; the default lane if empty.")
+        str, typer.Option(help="Lane, as lanes/{lane}; else the canary's, or the default one.")
     ] = "",
     *,
     author: AuthorOption,
@@ -184,7 +184,7 @@ def score(
             namespaces=namespace or (),
             canary_key=canary_key,
         )
-    print_result(as_json, scored, show.score_table)
+    print_result(as_json, scored, show.score_lines)
 
 
 def status(
@@ -223,6 +223,9 @@ def edits(
         str | None,
         typer.Option(help="Only edits of this namespace; `default` is the default one."),
     ] = None,
+    canary: Annotated[
+        str, typer.Option(help="Only edits of this canary, open or ended, as july.")
+    ] = "",
     timeout: TimeoutOption = 30.0,
     as_json: JsonOption = False,
     target: TargetOption = DEFAULT_TARGET,
@@ -237,6 +240,7 @@ def edits(
             until=until,
             contains=contains,
             namespace=namespace,
+            canary=canary_of(canary),
         )
         print_result(as_json, list(found), show.edit_list)
 

@@ -116,6 +116,7 @@ def list_edits(
     until: datetime | None,
     contains: str,
     namespace: str | None,
+    canary: str,
     page_token: str,
 ) -> Call[Page[types.Edit]]:
     """A page of edits."""
@@ -127,6 +128,7 @@ def list_edits(
         author=text(author, "author"),
         contains=text(contains, "contains"),
         namespace=None if namespace is None else text(namespace, "namespace"),
+        canary=text(canary, "canary"),
         from_time=timestamp(since),
         until_time=timestamp(until),
     )
@@ -199,15 +201,15 @@ def _options(
         "stop": [text(one, f"stop[{index}]") for index, one in enumerate(stop)],
         "sampling": None if sampling is None else inference_pb2.Sampling(**asdict(sampling)),
         "num_alternatives": num_alternatives,
-        "namespaces": _names(namespaces),
+        "namespaces": names_in(namespaces, "namespaces"),
         "canary_key": text(canary_key, "canary_key"),
     }
 
 
-def _names(namespaces: str | Sequence[str]) -> list[str]:
-    """Namespaces to read; a text is one name."""
+def names_in(namespaces: str | Sequence[str], field: str) -> list[str]:
+    """Names of namespaces for a field of a request; a text is one name."""
     names = [namespaces] if isinstance(namespaces, str) else namespaces
-    return [text(name, f"namespaces[{index}]") for index, name in enumerate(names)]
+    return [text(name, f"{field}[{index}]") for index, name in enumerate(names)]
 
 
 def generate(prompt: types.Prompt, **options: Any) -> Call[types.Answer]:
@@ -248,7 +250,7 @@ def score(
         continuation=text(continuation, "continuation"),
         min_seq=min_seq,
         separator=separator,
-        namespaces=_names(namespaces),
+        namespaces=names_in(namespaces, "namespaces"),
         canary_key=text(canary_key, "canary_key"),
     )
     return Call("InferenceService", "Score", request, _convert.score)

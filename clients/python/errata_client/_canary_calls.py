@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from errata_client import canary as values
-from errata_client._calls import Call, Page
+from errata_client._calls import Call, Page, names_in
 from errata_client._canary_convert import canary
 from errata_client._chat import text
 from errata_client._gen.errata.v1 import editing_pb2, types_pb2
+from errata_client.errors import InvalidRequestError
 
 _SERVICE = "EditingService"
 _PAGE = 1_000
@@ -25,8 +26,9 @@ def set_canary(
     share: float,
     lane: str,
     namespace: str,
-    readers: Sequence[str],
+    readers: str | Sequence[str],
     rule: values.CanaryRule | None,
+    must_be_new: bool,
     comment: str,
     author: str,
     request_id: str | None,
@@ -38,10 +40,11 @@ def set_canary(
         lane=text(lane, "lane"),
         namespace=text(namespace, "namespace"),
         share=share,
-        readers=[text(reader, f"readers[{index}]") for index, reader in enumerate(readers)],
+        readers=names_in(readers, "readers"),
         rule=None if rule is None else types_pb2.CanaryRule(**asdict(rule)),
         comment=text(comment, "comment"),
         author=text(author, "author"),
+        must_be_new=must_be_new,
     )
     return Call(_SERVICE, "SetCanary", request, lambda r: canary(r.canary))
 
@@ -74,6 +77,16 @@ def list_canaries(only_open: bool, page_token: str) -> Call[Page[values.Canary]]
 
 
 def get_canary(name: str) -> Call[values.Canary]:
-    """One canary."""
+    """One canary.
+
+    Raises:
+        InvalidRequestError: the name is empty, which would ask for all of them.
+    """
+    if not name:
+        raise InvalidRequestError(
+            "there is no name of a canary; give one, such as canaries/july.",
+            reason="INVALID_REQUEST",
+            field="name",
+        )
     request = editing_pb2.ListCanariesRequest(page_size=1, name=text(name, "name"))
     return Call(_SERVICE, "ListCanaries", request, lambda r: canary(r.canaries[0]))

@@ -34,8 +34,9 @@ class CanaryCalls(ABC):
         *,
         lane: str = "",
         namespace: str = "",
-        readers: Sequence[str] = (),
+        readers: str | Sequence[str] = (),
         rule: CanaryRule | None = None,
+        must_be_new: bool = False,
         comment: str = "",
         author: str = "",
         request_id: str | None = None,
@@ -43,7 +44,8 @@ class CanaryCalls(ABC):
     ) -> Canary:
         """Opens a canary, or changes the audience and the rule of an open one.
 
-        What is not given is not kept: without `readers` and `rule` the canary has none.
+        What is not given is not kept: without `readers` and `rule` the canary has none. Only its
+        comment stays if no other is given.
 
         Args:
             name: `canaries/{canary}`; no canary ever had it, or it is open.
@@ -52,6 +54,7 @@ class CanaryCalls(ABC):
             namespace: of its edits; the default one if empty or `default`. It cannot change.
             readers: requests that read one of these namespaces as well are in it.
             rule: ends it by itself; if None, only people end it.
+            must_be_new: only open it; refused if it is open already.
             comment: why; kept in the log.
             author: who sets it, where calls are not authenticated.
             request_id: a UUID for retries; a new one if None.
@@ -62,11 +65,21 @@ class CanaryCalls(ABC):
 
         Raises:
             InvalidRequestError: a form is impossible, or the lane decides nothing per request.
-            PreconditionError: it has ended, or is of another lane or namespace.
+            PreconditionError: it has ended, is of another lane or namespace, or is open and must
+                be new.
             LimitExceededError: too many are open, or too many readers are named.
         """
         call = _canary_calls.set_canary(
-            name, share, lane, namespace, readers, rule, comment, author, request_id
+            name,
+            share,
+            lane,
+            namespace,
+            readers,
+            rule,
+            must_be_new,
+            comment,
+            author,
+            request_id,
         )
         return self._seen(self._call(call, timeout))
 
@@ -92,7 +105,8 @@ class CanaryCalls(ABC):
             The canary. From its `ended_seq` on, every replica decides by it.
 
         Raises:
-            PreconditionError: it is not open.
+            PreconditionError: it is not open or is being rolled back, or its audience or rule
+                changed while the promotion waited for a fit; ask again.
         """
         call = _canary_calls.end_canary(name, True, comment, author, request_id)
         return self._seen(self._call(call, timeout))
@@ -129,6 +143,7 @@ class CanaryCalls(ABC):
         """One canary, open or ended, with what replicas counted.
 
         Raises:
+            InvalidRequestError: the name is empty.
             NotFoundError: there is none of this name.
         """
         return self._call(_canary_calls.get_canary(name), timeout)

@@ -99,6 +99,8 @@ def _describe(
 
 def _canary(payload: edit_log_pb2.CanarySet) -> str:
     """Who is in a canary from an entry on."""
+    if payload.rolls_back:
+        return f"{payload.canary} is being rolled back{_because(payload.comment)}"
     readers = f", readers {', '.join(payload.readers)}" if payload.readers else ""
     audience = f"share {payload.share_ppm / 10_000:g}%{readers}"
     rule = ", ends by its rule" if payload.HasField("rule") else ""

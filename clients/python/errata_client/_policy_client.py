@@ -31,7 +31,7 @@ class PolicyCalls(ABC):
 
         Args:
             edits: at least one, at most as many as the writer fits in one batch.
-            lane: `lanes/{lane}`; the default lane if empty.
+            lane: `lanes/{lane}`; if empty, that of the edits' canaries, or the default lane.
             timeout: seconds.
 
         Raises:

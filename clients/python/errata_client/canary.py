@@ -25,9 +25,10 @@ class CanaryRule:
     """Ends a canary without a person.
 
     Attributes:
-        min_requests: it decides once this many requests were in the canary; at least 1.
+        min_requests: it decides once this many requests were in the canary, for a promotion under
+            its present audience; at least 1.
         max_error_increase: it rolls back if the canary's share of errors exceeds the rest's by
-            more than this.
+            more than this; the share of a rest without requests is 0.
         promote_after_seconds: it promotes once the canary was open for this long with its present
             audience; never if 0.
     """
@@ -47,7 +48,7 @@ class CanaryCounts:
         shaped: answered, and shaped by any edit.
         errors: failed, for no fault of the request.
         tokens: of the answers.
-        microseconds: from arrival to the end of the answer.
+        microseconds: from when the replica has reached the asked position to the answer's end.
     """
 
     requests: int = 0
@@ -103,10 +104,11 @@ class Canary:
         state: open, promoted or rolled back.
         lane: of all of its edits.
         namespace: of all of its edits; empty for the default one.
-        share: of the requests that read the namespace, 0 to 1.
+        share: of the requests that read the namespace, 0 to 1. Of one that was rolled back, share,
+            readers and rule are the last with which a request could be in it.
         readers: requests that read one of these namespaces as well are in it.
         rule: ends it by itself; None if only people end it.
-        comment: of the newest entry about it.
+        comment: of the newest entry about it that has one.
         author: who opened it.
         opened_seq: position of the entry that opened it.
         open_time: when.

@@ -123,7 +123,7 @@ class Client(PolicyCalls, CanaryCalls, CatalogCalls, LogCalls):
 
         Args:
             edits: at least one.
-            lane: `lanes/{lane}`; the default lane if empty.
+            lane: `lanes/{lane}`; if empty, that of the edits' canaries, or the default lane.
             author: who submits them.
             request_id: a UUID for retries; a new one if None.
             timeout: seconds.
@@ -156,6 +156,7 @@ class Client(PolicyCalls, CanaryCalls, CatalogCalls, LogCalls):
         until: datetime | None = None,
         contains: str = "",
         namespace: str | None = None,
+        canary: str = "",
         timeout: float | None = None,
     ) -> Iterator[types.Edit]:
         """Edits in log order: all, or those that match the filters.
@@ -168,9 +169,10 @@ class Client(PolicyCalls, CanaryCalls, CatalogCalls, LogCalls):
             until: submitted before this time.
             contains: text in prompt, target, subject or source, ignoring case.
             namespace: that they belong to; None lists all that the caller may see.
+            canary: `canaries/{canary}` that they were submitted to.
             timeout: seconds for each page.
         """
-        filters = (state, lane, author, since, until, contains, namespace)
+        filters = (state, lane, author, since, until, contains, namespace, canary)
         return self._pages(lambda token: _calls.list_edits(*filters, token), timeout)
 
     def revert(

@@ -38,7 +38,7 @@ class ImportPlan:
     """How to import.
 
     Attributes:
-        lane: that takes all edits; if empty, each row's own, or the default lane.
+        lane: that takes all edits; if empty, each row's own or its canary's, or the default lane.
         author: of the edits.
         rate: most rows sent in a second; 0 for no limit.
         in_flight: most edits of this import that are not settled: those of others are fitted

@@ -29,6 +29,7 @@ class OpenCanary:
         namespace: of its edits.
         share_ppm: share of the requests that read the namespace, in parts per million.
         readers: requests that read one of these namespaces as well are in it.
+        rolling_back: whether nothing but its end can follow, and no edit arrives any more.
     """
 
     name: str
@@ -37,6 +38,7 @@ class OpenCanary:
     namespace: str
     share_ppm: int
     readers: tuple[str, ...] = ()
+    rolling_back: bool = False
 
     @property
     def place(self) -> str:

@@ -79,7 +79,9 @@ def edit_lines(edit: Edit) -> Group:
     if edit.review is not None:
         rows.append(review_line(edit.review))
     if edit.commit_seq:
-        rows.append(line(f"  every replica answers with it from seq {edit.commit_seq} on"))
+        whom = f", for the requests in {edit.spec.canary} until that ends"
+        effect = f"  every replica answers with it from seq {edit.commit_seq} on"
+        rows.append(line(effect + (whom if edit.spec.canary else "")))
     if edit.superseded_by:
         rows.append(line((f"  superseded by {edit.superseded_by}", "yellow")))
     if edit.revert_seq:
@@ -140,10 +142,16 @@ def answer_lines(prompt: Prompt, answer: Answer) -> Group:
 
 def _canary_lines(provenance: Provenance) -> list[Text]:
     """Which canaries a request was in; nothing if none was open for it."""
+    said = _canaries(provenance)
+    return [line((f"  in {said}", "dim"))] if said else []
+
+
+def _canaries(provenance: Provenance) -> str:
+    """The same in words; empty if none was open for the request."""
     if not provenance.canary_key and not provenance.canaries:
-        return []
+        return ""
     said = ", ".join(provenance.canaries) or "no canary"
-    return [line((f"  in {said} (canary key {provenance.canary_key})", "dim"))]
+    return f"{said} (canary key {provenance.canary_key})"
 
 
 def replica_table(replicas: Iterable[Replica], head: Head) -> Table:
@@ -231,8 +239,8 @@ def _outcome(edit: Edit) -> Text:
     return line(", ".join(parts))
 
 
-def score_table(score: Score) -> Group:
-    """A scored continuation, token by token."""
+def score_lines(score: Score) -> Group:
+    """A scored continuation, token by token, and the canaries that its request was in."""
     table = TextTable()
     for column in ("token", "log p", "model's own"):
         table.add_column(column)
@@ -243,7 +251,8 @@ def score_table(score: Score) -> Group:
             f"{token.log_probability:.3f}",
             line((repr(token.argmax_token), "green" if same else "red")),
         )
-    return Group(table, line(f"log p of all {score.log_probability:.3f}"))
+    total = line(f"log p of all {score.log_probability:.3f}")
+    return Group(table, total, *_canary_lines(score.provenance))
 
 
 def reversal_lines(reversal: Reversal) -> Group:
@@ -318,10 +327,14 @@ def entry_table(entries: Iterable[LogEntry]) -> Table:
 
 def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
     """Every replica's answer with its provenance."""
+    found = list(answers)
+    told = any(item.answer and _canaries(item.answer.provenance) for item in found)
     table = TextTable(title=prompt_text(prompt), title_justify="left")
     for column in ("replica", "answer", "seq", "history", "state", "shaped by"):
         table.add_column(column)
-    for item in answers:
+    if told:
+        table.add_column("in", overflow="fold")
+    for item in found:
         if item.answer is None:
             table.add_row(item.replica, line((item.error, "red")))
             continue
@@ -333,6 +346,7 @@ def everywhere_table(prompt: Prompt, answers: Iterable[ReplicaAnswer]) -> Table:
             short(provenance.chain_digest),
             short(provenance.state_digest),
             some_names(provenance.edits) or "–",
+            *([_canaries(provenance)] if told else []),
         )
     return table
 

@@ -36,7 +36,10 @@ def canary_lines(canary: Canary) -> Group:
         rows.append(line(f"  {ended}, {local_time(canary.end_time)}"))
     if canary.comment:
         rows.append(line(f"  {canary.comment}"))
-    rows.append(line(f"  edits: {some_names(canary.edits) or 'none'}"))
+    edits = some_names(canary.edits) or "none"
+    if "…" in edits:
+        edits += f"; all of them: errata edits --canary {canary.name.removeprefix('canaries/')}"
+    rows.append(line(f"  edits: {edits}"))
     if canary.comparison is None:
         rows.append(line(("  no replica has counted a request yet", "dim")))
     else:

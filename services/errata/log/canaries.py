@@ -60,7 +60,8 @@ class CanaryTable:
         Raises:
             InvalidRequestError: a form is impossible, or the lane decides nothing per request.
             LimitExceededError: too many are open, or too many readers are named.
-            PreconditionError: it has ended, or has another lane or namespace.
+            PreconditionError: it has ended or is being rolled back, or has another lane or
+                namespace.
         """
         name = payload.canary
         check_canary_name(name)
@@ -87,11 +88,18 @@ class CanaryTable:
                 limit=MAX_OPEN,
             )
         if known is not None and known.lane != payload.lane:
-            raise PreconditionError(f"{name} is of {known.lane}, which cannot change.")
+            raise PreconditionError(
+                f"{name} is of {known.lane}, which cannot change; open another canary."
+            )
         if known is not None and known.namespace != payload.namespace:
             raise PreconditionError(
-                f"{name} is of the namespace {shown(known.namespace)}, which cannot change."
+                f"{name} is of the namespace {shown(known.namespace)}, which cannot change; open "
+                "another canary."
             )
+        if known is None and payload.rolls_back:
+            raise PreconditionError(f"{name} is not open, so it cannot be rolled back.")
+        if known is not None and known.rolling_back and not payload.rolls_back:
+            raise rolling_back(name)
 
     def set(self, payload: CanarySet, seq: int) -> None:
         """Opens or changes a canary by the entry at `seq`, which was checked."""
@@ -115,6 +123,8 @@ class CanaryTable:
                 raise PreconditionError(
                     f"the canary {forms.shown(edit.canary)} {how}.", field=field
                 )
+            if known.rolling_back:
+                raise rolling_back(edit.canary, field)
             if known.lane != payload.lane:
                 raise PreconditionError(
                     f"{edit.canary} is of {known.lane}, and not of {payload.lane}.", field=field
@@ -134,12 +144,15 @@ class CanaryTable:
             edits: every edit's lane, state and place.
 
         Raises:
-            PreconditionError: it is not open, has other edits, or some of them are not settled.
+            PreconditionError: it is not open, has other edits, or some of them are not settled; or
+                it is being rolled back and would be promoted.
         """
         known = self.open.get(payload.canary)
         if known is None:
             how = "has ended already" if payload.canary in self.ended else "is not open"
             raise PreconditionError(f"the canary {forms.shown(payload.canary)} {how}.")
+        if known.rolling_back and payload.outcome is not Outcome.ROLLED_BACK:
+            raise rolling_back(payload.canary)
         own = dict(edits_at(known.place, edits))
         committed = [name for name, each in own.items() if each.standing is Standing.COMMITTED]
         if list(payload.edits) != committed:
@@ -168,7 +181,13 @@ def opened_by(payload: CanarySet, seq: int, known: OpenCanary | None) -> OpenCan
         payload.namespace,
         payload.share_ppm,
         payload.readers,
+        payload.rolls_back,
     )
+
+
+def rolling_back(name: str, field: str | None = None) -> PreconditionError:
+    """Why nothing but its end can follow about a canary."""
+    return PreconditionError(f"{name} is being rolled back.", field=field, canary=name)
 
 
 def edits_at(place: str, edits: Mapping[str, Known]) -> Iterator[tuple[str, Known]]:
@@ -207,8 +226,18 @@ def _check_audience(payload: CanarySet) -> None:
             raise InvalidRequestError(
                 f"{forms.shown(reader)} cannot be the name of a namespace.", field="readers"
             )
+    if payload.namespace in readers:  # whoever reads the namespace would be in it
+        raise InvalidRequestError(
+            f"readers names the canary's own namespace {shown(payload.namespace)}; give share 1 "
+            "instead.",
+            field="readers",
+        )
     if list(readers) != sorted(set(readers)):
         raise InvalidRequestError("the readers are not sorted, each once.", field="readers")
+    if payload.rolls_back and (payload.share_ppm or readers or payload.rule is not None):
+        raise InvalidRequestError(
+            "a canary that is rolled back has no audience and no rule.", field="rolls_back"
+        )
 
 
 def _check_rule(rule: CanaryRule) -> None:

@@ -47,6 +47,7 @@ def _set(message: edit_log_pb2.CanarySet) -> CanarySet:
         tuple(message.readers),
         rule_of(message.rule) if message.HasField("rule") else None,
         message.comment,
+        message.rolls_back,
         signature_of(message),
     )
 
@@ -81,6 +82,7 @@ def put_canary(message: edit_log_pb2.EntryPayload, payload: CanaryPayload) -> No
                     readers=payload.readers,
                     rule=rule_message(payload.rule),
                     comment=payload.comment,
+                    rolls_back=payload.rolls_back,
                     signature=signature_message(payload.signature),
                 )
             )

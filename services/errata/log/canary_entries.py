@@ -20,8 +20,10 @@ class CanaryRule:
     """Ends a canary without a person.
 
     Attributes:
-        min_requests: decides once this many requests were in the canary; at least 1.
-        max_error_increase: rolls back if the canary's share of errors exceeds the rest's by more.
+        min_requests: decides once this many requests were in the canary, for a promotion under its
+            present audience; at least 1.
+        max_error_increase: rolls back if the canary's share of errors exceeds the rest's by more;
+            the share of a rest without requests is 0.
         promote_after_seconds: promotes once the canary was open for this long with its present
             audience; never if 0.
     """
@@ -41,7 +43,7 @@ class CanaryCounts:
         shaped: answered, and shaped by any edit.
         errors: failed, for no fault of the request.
         tokens: of the answers.
-        microseconds: from arrival to the end of the answer.
+        microseconds: from when the replica has reached the asked position to the answer's end.
     """
 
     requests: int = 0
@@ -55,6 +57,12 @@ class CanaryCounts:
         """Sums of both."""
         return CanaryCounts(
             *(getattr(self, f.name) + getattr(other, f.name) for f in fields(CanaryCounts))
+        )
+
+    def most(self, other: CanaryCounts) -> CanaryCounts:
+        """The larger of both, sum by sum."""
+        return CanaryCounts(
+            *(max(getattr(self, f.name), getattr(other, f.name)) for f in fields(CanaryCounts))
         )
 
     @property
@@ -81,6 +89,11 @@ class CanaryComparison:
         """Sums of both, which are of the same canary."""
         return CanaryComparison(self.opened_seq, self.canary + other.canary, self.rest + other.rest)
 
+    def most(self, other: CanaryComparison) -> CanaryComparison:
+        """The larger sums of both, which are of the same canary."""
+        arms = self.canary.most(other.canary), self.rest.most(other.rest)
+        return CanaryComparison(self.opened_seq, *arms)
+
 
 @dataclass(frozen=True, slots=True)
 class CanarySet:
@@ -94,6 +107,7 @@ class CanarySet:
         readers: requests that read one of these namespaces as well are in it; sorted.
         rule: ends it by itself; None if only people end it.
         comment: why.
+        rolls_back: begins a roll-back: nobody is in it from here on, and only its end follows.
         signature: by the writer; None in logs without trusted keys.
     """
 
@@ -104,6 +118,7 @@ class CanarySet:
     readers: tuple[str, ...] = ()
     rule: CanaryRule | None = None
     comment: str = ""
+    rolls_back: bool = False
     signature: Signature | None = None
 
 

@@ -86,6 +86,7 @@ POINTS: Mapping[str, _Failure] = {
     "writer.revert.after_append": None,
     "writer.review.before_append": None,
     "writer.review.after_append": None,
+    "writer.canary.before_reject": None,
     "writer.canary.before_append": None,
     "writer.canary.after_append": None,
     "writer.release.before_append": None,

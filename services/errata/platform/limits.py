@@ -120,6 +120,7 @@ CHARS: dict[str, int] = {
     "ListCanariesRequest.name": NAME_CHARS,
     "ListCanariesRequest.page_token": _NOTE_CHARS,
     "ListEditsRequest.author": NAME_CHARS,
+    "ListEditsRequest.canary": NAME_CHARS,
     "ListEditsRequest.contains": _NOTE_CHARS,
     "ListEditsRequest.lane": NAME_CHARS,
     "ListEditsRequest.namespace": NAME_CHARS,

@@ -21,7 +21,7 @@ def state_digest(base_model: str, lanes: Mapping[str, OpenLane], canaries: Canar
     state = hashlib.sha256(base_model.encode())
     for name, lane in sorted(lanes.items()):
         state.update(f"|{name}|{lane.configured.config_digest}|{lane.lane.digest()}".encode())
-    for one in canaries.open.values():  # named fields: later ones may only follow if they are set
+    for one in canaries.open.values():  # named fields; a later one only where it is set
         says = {
             "name": one.name,
             "opened_seq": one.opened_seq,
@@ -29,6 +29,7 @@ def state_digest(base_model: str, lanes: Mapping[str, OpenLane], canaries: Canar
             "namespace": one.namespace,
             "share_ppm": one.share_ppm,
             "readers": list(one.readers),
+            **({"rolling_back": True} if one.rolling_back else {}),
         }
         state.update(f"|{json.dumps(says, sort_keys=True)}".encode())
     return state.hexdigest()

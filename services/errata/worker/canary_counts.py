@@ -27,9 +27,10 @@ _FAULTS_OF_REQUESTS = frozenset(
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
     }
 )
-"""Refusals, which say nothing about edits; a full queue is one of them."""
+"""What says nothing about edits: refusals, a full queue, and deadlines, which callers choose."""
 _MICRO = 1_000_000
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,20 +13,19 @@ import structlog
 from errata.editing.canaries import OpenCanary
 from errata.errors import (
     ErrataError,
-    InvalidRequestError,
     NotFoundError,
     PreconditionError,
     RequestIdReusedError,
     UnavailableError,
-    UnknownLaneError,
 )
-from errata.log.canaries import CanaryTable
+from errata.log.canaries import CanaryTable, rolling_back
 from errata.log.canary_entries import CanaryEnded, CanarySet, Outcome
 from errata.log.entries import EditsRejected, Rejection
-from errata.log.methods import METHODS
 from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
 from errata.writer.canary_book import CanaryBook, CanaryRecord, decision_digest
+from errata.writer.canary_lanes import check_able, check_known
+from errata.writer.canary_rules import Decision
 from errata.writer.canary_tally import CanaryTally
 from errata.writer.edited_model import EditedModel
 from errata.writer.intake import check_request_id
@@ -35,6 +34,9 @@ from errata.writer.record import State
 from errata.writer.timetable import parts_of
 
 _log = structlog.get_logger(__name__)
+
+Decide = Callable[[CanaryRecord], Decision | None]
+"""What the rule of an open canary says at present."""
 
 
 def no_canary(name: str) -> NotFoundError:
@@ -99,7 +101,13 @@ class Canaries:
         return found
 
     async def set(
-        self, request_id: str, wanted: CanarySet, author: str, wait_seconds: float
+        self,
+        request_id: str,
+        wanted: CanarySet,
+        author: str,
+        wait_seconds: float,
+        *,
+        must_be_new: bool = False,
     ) -> tuple[int, CanaryRecord]:
         """Opens a canary, or changes the audience or the rule of an open one.
 
@@ -108,21 +116,24 @@ class Canaries:
             wanted: what is asked for.
             author: who asks.
             wait_seconds: how long to wait for an unavailable log.
+            must_be_new: only open it.
 
         Returns:
             The position of the entry, and the canary behind it.
 
         Raises:
-            InvalidRequestError: a form is impossible, or the lane's edits are in force for all.
+            InvalidRequestError: a form is impossible, or the lane cannot have a canary.
             UnknownLaneError: no such lane.
-            PreconditionError: it has ended, or has another lane or namespace.
+            PreconditionError: it has ended or is being rolled back, has another lane or namespace,
+                or is open and must be new.
             LimitExceededError: too many are open, or too many readers are named.
             RequestIdReusedError: the id was used for another request.
             UnavailableError: no outcome within `wait_seconds`; a retry returns it.
         """
         request_id = check_request_id(request_id)
-        work = partial(self._set, request_id, wanted, author)
-        seq = await self._carried(work, (request_id, wanted, author), wait_seconds)
+        work = partial(self._set, request_id, wanted, author, must_be_new)
+        key = request_id, wanted, author, must_be_new
+        seq = await self._carried(work, key, wait_seconds)
         return seq, self.get(wanted.canary)
 
     async def end(
@@ -130,7 +141,8 @@ class Canaries:
     ) -> tuple[int, CanaryRecord]:
         """Promotes a canary or rolls it back, between two fits.
 
-        A canary that is rolled back loses its audience at once, whatever is being fitted.
+        A canary that is rolled back loses its audience at once, whatever is being fitted, and
+        nothing else can become of it any more.
 
         Args:
             request_id: of the client; equal requests with the same id get the same answer.
@@ -142,7 +154,8 @@ class Canaries:
 
         Raises:
             NotFoundError: no such canary.
-            PreconditionError: it has ended.
+            PreconditionError: it has ended; or it is to be promoted, and is being rolled back, or
+                its audience or rule changed while the promotion waited.
             RequestIdReusedError: the id was used for another request.
             UnavailableError: no outcome within `wait_seconds`; a retry returns it.
         """
@@ -152,20 +165,20 @@ class Canaries:
         seq = await self._carried(work, (request_id, ending), wait_seconds)
         return seq, self.get(ending.name)
 
-    def end_by_rule(self, name: str, outcome: Outcome, comment: str) -> None:
-        """Starts to end a canary as the writer itself, unless that was started already."""
-        ending = Ending(name, outcome, comment, AUTHOR)
-        self._detached.start(partial(self._end_own, ending), key=("rule", name))
+    def end_by_rule(self, name: str, outcome: Outcome, decide: Decide) -> None:
+        """Starts to end a canary as its rule says, unless that was started already.
 
-    async def _end_own(self, ending: Ending) -> None:
-        try:
-            seq = await self._end(own_request_id(f"canary-end|{ending.name}"), ending)
-        except ErrataError as error:
-            _log.warning("a canary's rule had no effect", canary=ending.name, reason=error.message)
-        else:
-            _log.warning(
-                "a canary ends by its rule", seq=seq, canary=ending.name, why=ending.comment
-            )
+        Args:
+            name: of the canary.
+            outcome: what its rule says now.
+            decide: is asked again before the entry is appended.
+        """
+        work = partial(self._end_by_rule, name, outcome, decide)
+        self._detached.start(work, key=("rule", name, outcome))
+
+    def finish_roll_back(self, name: str) -> asyncio.Task[int]:
+        """Carries out a roll-back that has begun, whoever began it; joins what runs already."""
+        return self._detached.start(partial(self._finish, name), key=("finish", name))
 
     async def _carried(self, work: partial[Any], key: Hashable, wait_seconds: float) -> int:
         try:
@@ -175,59 +188,114 @@ class Canaries:
                 "the writer is fitting, or the log is unavailable; retry with the same request id."
             ) from error
 
-    async def _set(self, request_id: str, wanted: CanarySet, author: str) -> int:
+    async def _set(self, request_id: str, wanted: CanarySet, author: str, must_be_new: bool) -> int:
         async with self._turn:
             known_seq = self._known_seq(request_id, wanted, author)
             if known_seq is not None:
                 return known_seq
+            known = self._book.get(wanted.canary)
+            if must_be_new and known is not None and known.is_open:
+                raise PreconditionError(
+                    f"{known.name} is open already; change it with set, or choose another name.",
+                    canary=known.name,
+                )
             self._check(wanted)
             return await self._append(request_id, wanted, author)
 
     async def _end(self, request_id: str, ending: Ending) -> int:
         asked = CanaryEnded(ending.name, ending.outcome, (), ending.comment)
         known_seq = self._known_seq(request_id, asked, ending.author)
-        if known_seq is not None:
-            return known_seq
-        if ending.outcome is Outcome.ROLLED_BACK:
-            await self._stop(ending)
-        # What is being fitted belongs to the canary or to its namespace, not to both.
+        if ending.outcome is Outcome.PROMOTED:
+            if known_seq is not None:
+                return known_seq
+            set_seq = self._open(ending.name).set_seq
+            return await self._promote(request_id, partial(self._unchanged, ending, set_seq))
+        if known_seq is None:
+            await self._stop(request_id, lambda: ending)
+        return await self.finish_roll_back(ending.name)
+
+    async def _end_by_rule(self, name: str, outcome: Outcome, decide: Decide) -> None:
+        def present() -> Ending:
+            decision = decide(self._open(name))
+            if decision is None or decision.outcome is not outcome:
+                raise PreconditionError("the rule says something else by now.", canary=name)
+            return Ending(name, outcome, decision.comment, AUTHOR)
+
+        try:
+            if outcome is Outcome.PROMOTED:
+                seq = await self._promote(own_request_id(f"canary-end|{name}"), present)
+            else:
+                await self._stop(own_request_id(f"canary-stop|{name}"), present)
+                seq = await self.finish_roll_back(name)
+        except ErrataError as error:
+            _log.warning("a canary's rule had no effect", canary=name, reason=error.message)
+        else:
+            _log.warning("a canary ends by its rule", seq=seq, canary=name, outcome=outcome.value)
+
+    async def _promote(self, request_id: str, present: Callable[[], Ending]) -> int:
+        """Promotes; `present` says what is wanted once no fit runs, or raises."""
         async with self._edited.exclusive(), self._turn:
-            self._open(ending.name)
-            if ending.outcome is Outcome.ROLLED_BACK:
-                await self._reject_waiting(ending)
-            names = self._book.edits_of(ending.name)
-            ended = replace(
-                asked,
-                edits=tuple(n for n in names if self._ledger.get(n).state is State.COMMITTED),
-                comparison=self.tally.of(ending.name),
-            )
-            return await self._append(request_id, ended, ending.author)
+            ending = present()
+            return await self._append_end(request_id, ending)
 
-    async def _stop(self, ending: Ending) -> None:
-        """Takes away the canary's audience, for a fit can take minutes."""
+    def _unchanged(self, ending: Ending, set_seq: int) -> Ending:
+        """The ending, if the canary is what it was when somebody asked for it."""
+        canary = self._open(ending.name)
+        if canary.rolling_back:
+            raise rolling_back(canary.name)
+        if canary.set_seq != set_seq:
+            raise PreconditionError(
+                f"its audience or rule changed at entry {canary.set_seq} while the promotion of "
+                f"{canary.name} waited; ask again.",
+                canary=canary.name,
+                seq=canary.set_seq,
+            )
+        return ending
+
+    async def _stop(self, request_id: str, present: Callable[[], Ending]) -> None:
+        """Begins a roll-back: takes away the canary's audience, for a fit can take minutes."""
         async with self._turn:
+            ending = present()
             canary = self._open(ending.name)
-            if canary.rule is None and not canary.has_audience:
-                return
-            stopped = CanarySet(
-                canary.name, canary.lane, canary.namespace, 0, (), None, ending.comment
-            )
-            act = own_request_id(f"canary-stop|{canary.name}|{canary.set_seq}")
-            await self._append(act, stopped, ending.author)
+            what = canary.name, canary.lane, canary.namespace
+            stopped = CanarySet(*what, 0, (), None, ending.comment, rolls_back=True)
+            await self._append(request_id, stopped, ending.author)
 
-    async def _reject_waiting(self, ending: Ending) -> None:
-        records = [self._ledger.get(name) for name in self._book.edits_of(ending.name)]
+    async def _finish(self, name: str) -> int:
+        """Ends a canary that is being rolled back; returns the position of the entry."""
+        try:
+            if not self.get(name).is_open:
+                return self.get(name).ended_seq
+            # What is being fitted must not be committed behind the entry that reverts the rest.
+            async with self._edited.exclusive(), self._turn:
+                canary = self.get(name)
+                await self._reject_waiting(canary)
+                ending = Ending(name, Outcome.ROLLED_BACK, canary.comment, canary.set_by)
+                return await self._append_end(own_request_id(f"canary-end|{name}"), ending)
+        except ErrataError as error:
+            _log.warning("a roll-back is not finished", canary=name, reason=error.message)
+            raise
+
+    async def _append_end(self, request_id: str, ending: Ending) -> int:
+        names = self._book.edits_of(ending.name)
+        committed = tuple(n for n in names if self._ledger.get(n).state is State.COMMITTED)
+        counted = self.tally.of(ending.name)
+        ended = CanaryEnded(ending.name, ending.outcome, committed, ending.comment, counted)
+        return await self._append(request_id, ended, ending.author)
+
+    async def _reject_waiting(self, canary: CanaryRecord) -> None:
+        records = [self._ledger.get(name) for name in self._book.edits_of(canary.name)]
         waiting = [record.edit.name for record in records if not record.state.settled]
         for names in parts_of(waiting):
             why = PreconditionError(
-                f"{ending.name} was rolled back before it was committed"
-                f"{f': {ending.comment}' if ending.comment else '.'}",
-                canary=ending.name,
+                f"{canary.name} was rolled back before this edit was committed"
+                f"{f': {canary.comment}' if canary.comment else '.'}",
+                canary=canary.name,
             )
             rejections = tuple(Rejection(name, why, None) for name in names)
+            await failpoint_async("writer.canary.before_reject")
             await self._publisher.append_own(
-                f"canary-reject|{'|'.join(names)}",
-                EditsRejected(records[0].lane, rejections),
+                f"canary-reject|{'|'.join(names)}", EditsRejected(canary.lane, rejections)
             )
 
     async def _append(self, request_id: str, payload: CanarySet | CanaryEnded, author: str) -> int:
@@ -257,8 +325,9 @@ class Canaries:
     def _open(self, name: str) -> CanaryRecord:
         found = self.get(name)
         if found.outcome is not None:
+            by = f" by {found.ended_by}" if found.ended_by else ""
             raise PreconditionError(
-                f"{name} was {found.outcome} by {found.ended_by} at entry {found.ended_seq}.",
+                f"{name} was {found.outcome}{by} at entry {found.ended_seq}.",
                 canary=name,
                 seq=found.ended_seq,
             )
@@ -266,31 +335,16 @@ class Canaries:
 
     def _check(self, wanted: CanarySet) -> None:
         lanes = {name: lane for name, (_, lane) in self._ledger.lanes.items()}
-        if wanted.lane not in lanes:
-            raise UnknownLaneError(
-                f"there is no lane {wanted.lane!r}; choose one of {', '.join(sorted(lanes))}.",
-                field="lane",
-                lane=wanted.lane,
-            )
-        method = lanes[wanted.lane].method
-        if method in METHODS and not METHODS[method].namespaces:
-            able = [
-                name
-                for name, lane in sorted(lanes.items())
-                if lane.method in METHODS and METHODS[lane.method].namespaces
-            ]
-            others = f"use {' or '.join(able)}" if able else "configure a lane that routes"
-            raise InvalidRequestError(
-                f"{wanted.lane} uses {method}, whose edits are in force for every request, so it "
-                f"cannot have a canary; {others}.",
-                field="lane",
-                lane=wanted.lane,
-            )
+        check_known(wanted.lane, lanes)
+        if self._book.get(wanted.canary) is None:
+            check_able(wanted.lane, lanes)
         table = CanaryTable()
         for known in self._book:
             if known.is_open:
                 who = known.lane, known.namespace, known.share_ppm, known.readers
-                table.open[known.name] = OpenCanary(known.name, known.opened_seq, *who)
+                table.open[known.name] = OpenCanary(
+                    known.name, known.opened_seq, *who, known.rolling_back
+                )
             else:
                 table.ended.add(known.name)
-        table.check_set(wanted, method)
+        table.check_set(wanted, lanes[wanted.lane].method)

@@ -31,8 +31,9 @@ class CanaryRecord:
         namespace: of its edits.
         share_ppm: share of the requests that read the namespace, in parts per million.
         readers: requests that read one of these namespaces as well are in it.
-        rule: ends it by itself; None if only people end it.
-        comment: of the newest entry about it.
+        rule: ends it by itself; None if only people end it. Of one that was rolled back, share,
+            readers and rule are the last with which a request could be in it.
+        comment: of the newest entry about it that has one.
         author: who opened it.
         opened_seq: of the entry that opened it.
         open_time: of that entry.
@@ -45,6 +46,9 @@ class CanaryRecord:
         end_time: of that entry; None while it is open.
         ended_by: author of that entry; empty while it is open.
         comparison: what that entry says that replicas had counted; None if nothing.
+        rolling_back: whether a roll-back has begun; `set_by` began it, and `comment` says why.
+        before: share, readers and rule before an entry from which on nobody is in it; a roll-back
+            begins with one. None if somebody can be in it, or never could.
     """
 
     name: str
@@ -66,6 +70,8 @@ class CanaryRecord:
     end_time: datetime | None = None
     ended_by: str = ""
     comparison: CanaryComparison | None = None
+    rolling_back: bool = False
+    before: tuple[int, tuple[str, ...], CanaryRule | None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -105,16 +111,20 @@ class CanaryRecord:
     def changed(self, entry: Entry, kind: CanarySet) -> CanaryRecord:
         """The canary behind an entry that sets its audience or rule."""
         is_same = (kind.share_ppm, kind.readers) == (self.share_ppm, self.readers)
+        now = (self.share_ppm, self.readers, self.rule) if self.has_audience else self.before
+        has_audience = bool(kind.share_ppm or kind.readers)
         return replace(
             self,
             share_ppm=kind.share_ppm,
             readers=kind.readers,
             rule=kind.rule,
-            comment=kind.comment,
+            comment=kind.comment if kind.rolls_back else kind.comment or self.comment,
             set_seq=entry.seq,
             set_time=entry.append_time,
             set_by=entry.author,
             audience_time=self.audience_time if is_same else entry.append_time,
+            rolling_back=kind.rolls_back,
+            before=None if has_audience else now,
         )
 
 
@@ -168,9 +178,15 @@ class CanaryBook:
             KeyError: there is none of this name.
         """
         known = self._records[kind.canary]
+        shown = known.share_ppm, known.readers, known.rule
+        if kind.outcome is Outcome.ROLLED_BACK and known.before is not None:
+            shown = known.before
         self._records[kind.canary] = replace(
             known,
-            comment=kind.comment,
+            share_ppm=shown[0],
+            readers=shown[1],
+            rule=shown[2],
+            comment=kind.comment or known.comment,
             outcome=kind.outcome,
             ended_seq=entry.seq,
             end_time=entry.append_time,
@@ -193,10 +209,13 @@ class CanaryBook:
 def decision_digest(kind: CanarySet | CanaryEnded, author: str) -> str:
     """SHA-256 of what somebody asked for, by which a retry is told from another request.
 
-    A retry need not find the edits and counts that the entry lists.
+    A retry need not find the edits and counts that the entry lists. Who asks for a roll-back gets
+    the entry that begins it under the id of the request.
     """
     said: list[object]
     match kind:
+        case CanarySet(rolls_back=True):
+            said = [kind.canary, Outcome.ROLLED_BACK.value]
         case CanarySet():
             rule = None if kind.rule is None else asdict(kind.rule)
             said = [kind.canary, kind.lane, kind.namespace, kind.share_ppm, kind.readers, rule]

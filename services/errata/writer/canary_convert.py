@@ -39,9 +39,14 @@ def wanted_of(
         default_lane: `lanes/{lane}`.
 
     Raises:
-        InvalidRequestError: an impossible name, share or namespace.
+        InvalidRequestError: an impossible name or namespace, or no or an impossible share.
     """
     check_canary_name(request.name)
+    if not request.HasField("share"):
+        raise InvalidRequestError(
+            "share is not given; give 0 to 1, the share of the requests that are in the canary.",
+            field="share",
+        )
     unnamed = DEFAULT if known is None else known.namespace
     return CanarySet(
         request.name,
@@ -78,8 +83,9 @@ def ending_of(request: editing_pb2.EndCanaryRequest, author: str) -> Ending:
     """
     outcome = _OUTCOMES.get(request.outcome)
     if outcome is None:
+        said = f"{request.outcome}, which is unknown" if request.outcome else "not given"
         raise InvalidRequestError(
-            f"outcome {request.outcome} is unknown; promote or roll back.", field="outcome"
+            f"outcome is {said}; give OUTCOME_PROMOTE or OUTCOME_ROLL_BACK.", field="outcome"
         )
     return Ending(request.name, outcome, request.comment, author)
 

@@ -77,6 +77,12 @@ def _check(edit: Edit, field: str, lane: str, canaries: CanaryBook) -> None:
             field=field,
             canary=edit.canary,
         )
+    if known.rolling_back:
+        raise PreconditionError(
+            f"{field}: {edit.canary} is being rolled back; open another one, or leave it out.",
+            field=field,
+            canary=edit.canary,
+        )
     if known.lane != lane:
         raise InvalidEditError(
             f"{field}: {edit.canary} is of {known.lane}, and not of {lane}; submit to its lane, or "

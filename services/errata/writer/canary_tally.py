@@ -1,16 +1,19 @@
 """Adds up what replicas count for the open canaries.
 
-A replica's counts grow for as long as its process lives. What a replica had counted before it went,
-or before it started again, stays in the sum; so does not what an earlier writer alone had seen.
+A replica's counts grow for as long as it lives, and no other replica ever has its name. So the
+largest counts that it reported are its newest, whichever log service still lists older ones, and
+they stay in the sum when it goes. What an earlier writer alone had seen is not in it.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from errata.log.canary_entries import CanaryComparison
+from errata.writer.canary_book import CanaryRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,68 +29,70 @@ class CanaryReport:
     canaries: Mapping[str, CanaryComparison]
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What does not count for the present audience of a canary.
+
+    Attributes:
+        audience_time: since when it has this audience.
+        requests: by replica, those in it that the first report under this audience has.
+    """
+
+    audience_time: datetime
+    requests: dict[str, int] = field(default_factory=dict)
+
+
 class CanaryTally:
     """The sums over all replicas."""
 
     def __init__(self) -> None:
         """Has heard nothing."""
-        self._last: defaultdict[str, dict[str, CanaryComparison]] = defaultdict(dict)
-        self._before: dict[str, CanaryComparison] = {}  # of processes that ended
+        self._most: defaultdict[str, dict[str, CanaryComparison]] = defaultdict(dict)
+        self._before: dict[str, _Before] = {}
 
-    def note(self, opened: Mapping[str, int], reports: Iterable[CanaryReport]) -> None:
-        """Takes in the newest reports, and forgets canaries that are not open.
-
-        A replica that changed between log services is listed twice for a while: the report that
-        counts more is the newer one.
+    def note(self, canaries: Iterable[CanaryRecord], reports: Iterable[CanaryReport]) -> None:
+        """Takes in reports, and forgets canaries that are not open.
 
         Args:
-            opened: the open canaries → position of the entry that opened them.
+            canaries: those that are open.
             reports: of all replicas; what they counted for other positions is left out.
         """
-        for name in [*self._last.keys() - opened.keys()]:
-            del self._last[name]
+        opened = {canary.name: canary for canary in canaries}
+        for name in [*self._most.keys() - opened.keys()]:
+            del self._most[name]
             self._before.pop(name, None)
-        for (name, replica), counted in _newest(opened, reports).items():
-            last = self._last[name].get(replica)
-            if last is not None and _is_less(counted, last):
-                before = self._before.get(name)
-                self._before[name] = last if before is None else before + last
-            self._last[name][replica] = counted
+        for report in reports:
+            for name, counted in report.canaries.items():
+                if name in opened and opened[name].opened_seq == counted.opened_seq:
+                    most = self._most[name]
+                    most[report.replica] = most.get(report.replica, counted).most(counted)
+        for canary in opened.values():
+            self._note_audience(canary)
+
+    def _note_audience(self, canary: CanaryRecord) -> None:
+        if canary.audience_time == canary.open_time:
+            return  # it never had another one
+        before = self._before.get(canary.name)
+        if before is None or before.audience_time != canary.audience_time:
+            before = self._before[canary.name] = _Before(canary.audience_time)
+        # A replica that is heard of later may have counted under the earlier audience, too.
+        for replica, counted in self._most.get(canary.name, {}).items():
+            before.requests.setdefault(replica, counted.canary.requests)
+
+    def recent_requests(self, name: str) -> int:
+        """Requests in an open canary that surely came under its present audience."""
+        parts = self._most.get(name, {})
+        before = self._before[name].requests if name in self._before else {}
+        return sum(
+            counted.canary.requests - before.get(replica, 0) for replica, counted in parts.items()
+        )
 
     def of(self, name: str) -> CanaryComparison | None:
         """What was counted for an open canary; None if nothing was reported."""
-        parts = [*self._last.get(name, {}).values()]
-        if name in self._before:
-            parts.append(self._before[name])
+        parts = [*self._most.get(name, {}).values()]
         if not parts:
             return None
         total = CanaryComparison(parts[0].opened_seq)
         for part in parts:
             total += part
         return total
-
-
-def _newest(
-    opened: Mapping[str, int], reports: Iterable[CanaryReport]
-) -> dict[tuple[str, str], CanaryComparison]:
-    """By canary and replica, the counts of the report that counts most."""
-    found: dict[tuple[str, str], CanaryComparison] = {}
-    for report in reports:
-        for name, counted in report.canaries.items():
-            if opened.get(name) == counted.opened_seq:
-                key = name, report.replica
-                found[key] = max(found.get(key, counted), counted, key=_size)
-    return found
-
-
-def _size(counted: CanaryComparison) -> int:
-    return counted.canary.requests + counted.rest.requests
-
-
-def _is_less(counted: CanaryComparison, last: CanaryComparison) -> bool:
-    """Whether a count has fallen: the replica's process is another one."""
-    return any(
-        now < then
-        for arm, before in ((counted.canary, last.canary), (counted.rest, last.rest))
-        for now, then in zip(astuple(arm), astuple(before), strict=True)
-    )

@@ -94,6 +94,7 @@ def edit_filter(request: editing_pb2.ListEditsRequest) -> EditFilter:
         namespace=(
             namespace_of(request.namespace, "namespace") if request.HasField("namespace") else None
         ),
+        canary=request.canary,
     )
 
 

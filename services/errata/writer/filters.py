@@ -20,6 +20,7 @@ class EditFilter:
         from_time: requested at this time or later.
         until_time: requested before this time.
         namespace: of the edit; the empty text is the default namespace, None all of them.
+        canary: that it was submitted to, `canaries/{canary}`.
         contains: occurs in its prompt, target, subject or source, ignoring case.
     """
 
@@ -30,6 +31,7 @@ class EditFilter:
     until_time: datetime | None = None
     contains: str = ""
     namespace: str | None = None
+    canary: str = ""
 
     def matches(self, record: EditRecord) -> bool:
         """Whether an edit meets all conditions."""
@@ -38,6 +40,7 @@ class EditFilter:
             and self.lane in ("", record.lane)
             and self.author in ("", record.author)
             and self.namespace in (None, record.namespace)
+            and self.canary in ("", record.edit.canary)
             and (self.from_time is None or record.request_time >= self.from_time)
             and (self.until_time is None or record.request_time < self.until_time)
             and self._is_in(record)

@@ -16,7 +16,7 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.encoding import encode
 from errata.editing.model.prompts import subject_end, tokenise
 from errata.editing.model.seam import MOST_STATED, is_separator
-from errata.editing.namespaces import DEFAULT, namespace_of, place_of
+from errata.editing.namespaces import DEFAULT, namespace_of, place_of, shown
 from errata.editing.registry import get_method, methods
 from errata.editing.text import MAX_MARKS, stacked_marks
 from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
@@ -143,7 +143,7 @@ def check_lane_takes(edits: Sequence[Edit], lane: str, lanes: Iterable[LaneConfi
     for index, edit in enumerate(edits):
         if edit.namespace:
             raise InvalidEditError(
-                f"edits[{index}].namespace is {edit.namespace}, but {lane} uses "
+                f"edits[{index}].namespace is {shown(edit.namespace)}, but {lane} uses "
                 f"{own.name}, which changes weights that every request reads, whatever "
                 f"it names; {others}, or leave the namespace out.",
                 field=f"edits[{index}].namespace",

@@ -11,7 +11,10 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from errata.editing.namespaces import DEFAULT, own_namespace
-from errata.errors import InvalidRequestError, LimitExceededError, PermissionDeniedError
+from errata.errors import (
+    InvalidRequestError,
+    LimitExceededError,
+)
 from errata.log.entries import Verdict
 from errata.log.read_only import refuse_change
 from errata.platform.deadlines import before_deadline
@@ -28,6 +31,7 @@ from errata.platform.security.rules import Role
 from errata.writer import canary_convert, convert, policy_convert
 from errata.writer.canaries import no_canary
 from errata.writer.canary_book import CanaryBook, CanaryRecord
+from errata.writer.canary_sight import require_changeable, seen_readers
 from errata.writer.conflicts import Conflict
 from errata.writer.intake import Draft
 from errata.writer.record import EditRecord
@@ -56,10 +60,11 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         """Accepts edits; they are durable before the response."""
         self._check_writable()
         drafts = self._drafts(request.edits)
-        require_lanes([request.lane or self._default_lane])
+        lane = self._lane(request.lane, drafts)
+        require_lanes([lane])
         require_namespaces({draft.namespace for draft in drafts})
         seq, records = await self._writer.submit(
-            request.request_id, drafts, request.lane, author_of(request.author)
+            request.request_id, drafts, lane, author_of(request.author)
         )
         ledger = self._writer.ledger
         found = ledger.conflicts_of([record.edit for record in records], records[0].lane)
@@ -155,7 +160,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             seq, made = await self._writer.previews.waiting(request.names, wait)
         else:
             drafts = self._drafts(request.edits)
-            lane = request.lane or self._default_lane
+            lane = self._lane(request.lane, drafts)
             require_lanes([lane])
             require_namespaces({draft.namespace for draft in drafts})
             seq, made = await self._writer.preview(drafts, lane, wait)
@@ -223,16 +228,16 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
         self._check_writable()
         known = self._canaries.get(request.name)
         if known is not None:
-            require_sight_of(known.name, known.lane, known.namespace)
-            if known.is_open and len(_seen_readers(known)) < len(known.readers):
-                raise PermissionDeniedError(
-                    f"{known.name} has readers that you may not see; ask an operator to change it."
-                )
+            require_changeable(known)
         wanted = canary_convert.wanted_of(request, known, self._default_lane)
         require_lanes([wanted.lane])
         require_namespaces({wanted.namespace, *wanted.readers})
         seq, record = await self._writer.canaries.set(
-            request.request_id, wanted, author_of(request.author), _wait_seconds(context)
+            request.request_id,
+            wanted,
+            author_of(request.author),
+            _wait_seconds(context),
+            must_be_new=request.must_be_new,
         )
         return editing_pb2.SetCanaryResponse(seq=seq, canary=self._canary(record))
 
@@ -241,8 +246,9 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     ) -> editing_pb2.EndCanaryResponse:
         """Promotes a canary, or rolls it back."""
         self._check_writable()
-        known = self._writer.canaries.get(request.name)
-        require_sight_of(known.name, known.lane, known.namespace)
+        known = self._canaries.get(request.name)
+        if known is None or not may_see(known.lane, known.namespace):
+            raise no_canary(request.name)
         ending = canary_convert.ending_of(request, author_of(request.author))
         seq, record = await self._writer.canaries.end(
             request.request_id, ending, _wait_seconds(context)
@@ -295,7 +301,7 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
     def _canary(self, record: CanaryRecord) -> editing_pb2.Canary:
         counted = self._writer.canaries.tally.of(record.name)
         return canary_convert.canary_message(
-            replace(record, readers=_seen_readers(record)),
+            replace(record, readers=seen_readers(record)),
             self._canaries.edits_of(record.name),
             counted,
         )
@@ -309,6 +315,12 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
             unnamed = known.namespace if known is not None and is_seen else DEFAULT
             drafts.append(convert.draft(index, spec, unnamed))
         return drafts
+
+    def _lane(self, named: str, drafts: Iterable[Draft]) -> str:
+        """The lane that a request names; else that of its edits' canaries, or the default lane."""
+        known = (self._canaries.get(draft.canary) for draft in drafts)
+        lanes = {one.lane for one in known if one and may_see(one.lane, one.namespace)}
+        return named or (lanes.pop() if len(lanes) == 1 else self._default_lane)
 
     def _require(self, names: Iterable[str]) -> None:
         """Returns if the caller may use the lanes and the namespaces of these edits."""
@@ -340,11 +352,6 @@ class EditingService(editing_pb2_grpc.EditingServiceServicer):
 
     def _edits(self, records: Sequence[EditRecord]) -> list[editing_pb2.Edit]:
         return [self._edit(record) for record in records]
-
-
-def _seen_readers(canary: CanaryRecord) -> tuple[str, ...]:
-    """The readers that the caller may know."""
-    return tuple(name for name in canary.readers if may_see(canary.lane, name))
 
 
 def _wait_seconds(context: Any) -> float:

@@ -24,8 +24,8 @@ from errata.platform.settings import WriterSettings
 from errata.replica.applier import Applier
 from errata.writer.canaries import Canaries
 from errata.writer.canary_intake import check_canaries
-from errata.writer.canary_rules import CanaryWatch, Reports
 from errata.writer.canary_tally import CanaryTally
+from errata.writer.canary_watch import CanaryWatch, Reports
 from errata.writer.compaction import Compacted, CompactionOptions
 from errata.writer.compaction_requests import CompactionRequests
 from errata.writer.edited_model import EditedModel
@@ -220,6 +220,8 @@ class Writer:
         )
         # A canary ends without edits that nobody has decided on: none may arrive meanwhile.
         async with self._decisions if payload.has_canaries else nullcontext():
+            if self.ledger.seq_of_request(request_id) is None:  # canaries may have changed
+                check_canaries(edits, lane, self.ledger.canaries)
             await failpoint_async("writer.submit.before_append")
             seq = await self._publisher.append(request_id, payload, author)
             await failpoint_async("writer.submit.after_append")

@@ -21,7 +21,13 @@ from errata.errors import (
     RequestIdReusedError,
     UnavailableError,
 )
-from errata.log.canary_entries import CanaryComparison, CanaryCounts, CanaryEnded, CanarySet
+from errata.log.canary_entries import (
+    CanaryComparison,
+    CanaryCounts,
+    CanaryEnded,
+    CanarySet,
+    Outcome,
+)
 from errata.log.entries import EditsRejected
 from errata.log.payload_convert import decode
 from errata.log.positions import ReplicaReport
@@ -30,6 +36,7 @@ from errata.log.signing.keys import SigningKey
 from errata.platform.security.identity import Identity, enter
 from errata.platform.security.rules import Role
 from errata.platform.server import open_channel
+from errata.writer.canary_book import CanaryRecord
 from errata.writer.compaction import CompactionOptions
 from errata.writer.lanes import configure
 from errata.writer.log_services import LogServices, addresses_of
@@ -84,10 +91,17 @@ class Desk:
         return list(response.canaries)
 
     async def submit(
-        self, target: str, canary: str = NAME, number: int = 0, id: str = "", **fields: Any
+        self,
+        target: str,
+        canary: str = NAME,
+        number: int = 0,
+        id: str = "",
+        lane: str = "",
+        **fields: Any,
     ) -> str:
         spec = types_pb2.EditSpec(prompt=FACTS[number][0], target=target, canary=canary, **fields)
-        request = pb.SubmitEditsRequest(request_id=id or _id(), edits=[spec], author="ann")
+        asked: dict[str, Any] = {"edits": [spec], "author": "ann", "lane": lane}
+        request = pb.SubmitEditsRequest(request_id=id or _id(), **asked)
         (edit,) = (await self.service.SubmitEdits(request, call())).edits
         return str(edit.name)
 
@@ -135,14 +149,15 @@ async def test_an_edit_of_a_canary_supersedes_once_it_is_promoted(stack: Stack) 
 async def test_a_roll_back_reverts_what_is_in_force_and_rejects_what_waits(stack: Stack) -> None:
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         desk = Desk(writer)
-        await desk.open(readers=["staff", "default"])
+        await desk.open(namespace="acme", readers=["staff", "default"])
         committed = await desk.put("Finland")
         later = {"effective_from": (utc_now() + timedelta(days=1)).replace(microsecond=0)}
         waiting = await desk.submit("Pisa", number=1, **later)
         await desk.end(ROLL_BACK)
         (canary,) = await desk.list()
         assert canary.state == pb.Canary.STATE_ROLLED_BACK
-        assert (canary.share, list(canary.readers), canary.comment) == (0.0, [], "enough")
+        assert (canary.share, canary.comment) == (0.1, "enough"), "as it was before the end"
+        assert list(canary.readers) == ["default", "staff"]
         assert list(canary.edits) == [committed, waiting]
         reverted, rejected = await desk.get(committed), await desk.get(waiting)
         assert (reverted.state, reverted.revert_seq) == (
@@ -150,7 +165,9 @@ async def test_a_roll_back_reverts_what_is_in_force_and_rejects_what_waits(stack
             canary.ended_seq,
         )
         assert rejected.state == pb.Edit.STATE_REJECTED
-        assert rejected.error.message == f"{NAME} was rolled back before it was committed: enough"
+        assert rejected.error.message == (
+            f"{NAME} was rolled back before this edit was committed: enough"
+        )
         with pytest.raises(PreconditionError, match=r"edits\[0\].canary: .* was rolled back"):
             await desk.submit("Pisa")
         with pytest.raises(PreconditionError, match="was rolled back by eve"):
@@ -236,6 +253,56 @@ async def test_audience_and_rule_change_and_lane_and_namespace_do_not(stack: Sta
                 await desk.open(**fields)
 
 
+async def test_one_of_two_who_open_a_canary_at_once_learns_that_it_is_there(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model()) as writer:
+        desk = Desk(writer)
+        ids = [_id(), _id()]
+        made = await asyncio.gather(
+            *(desk.open(id, share=0.1, must_be_new=True) for id in ids), return_exceptions=True
+        )
+        (refused,) = (each for each in made if isinstance(each, BaseException))
+        assert isinstance(refused, PreconditionError)
+        assert (
+            refused.message
+            == f"{NAME} is open already; change it with set, or choose another name."
+        )
+        (winner,) = (each for each in made if not isinstance(each, BaseException))
+        id = ids[made.index(winner)]
+        assert (await desk.open(id, share=0.1, must_be_new=True)).seq == winner.seq, "a retry"
+        await desk.open(share=0.2)
+        (canary,) = await desk.list()
+        assert (canary.opened_seq, canary.share) == (winner.seq, 0.2)
+
+
+async def test_a_share_and_an_outcome_must_be_said(stack: Stack) -> None:
+    """A JSON body without a share would else empty the audience."""
+    async with stack.writer(stack.lane_model()) as writer:
+        desk = Desk(writer)
+        await desk.open(share=0.5)
+        with pytest.raises(InvalidRequestError, match="share is not given") as refused:
+            await desk.service.SetCanary(pb.SetCanaryRequest(request_id=_id(), name=NAME), call())
+        assert refused.value.field == "share"
+        assert (await desk.open(share=0)).canary.share == 0
+        with pytest.raises(InvalidRequestError, match="give OUTCOME_PROMOTE or OUTCOME_ROLL_BACK"):
+            await desk.end(pb.EndCanaryRequest.OUTCOME_UNSPECIFIED)
+        await desk.end(PROMOTE, author="")
+        with pytest.raises(PreconditionError, match="was promoted at entry"):
+            await desk.end(PROMOTE)
+
+
+async def test_edits_of_one_canary_are_listed_also_after_its_end(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        await desk.submit("football", canary="", number=1)
+        name = await desk.put("Finland")
+        await desk.end(PROMOTE)
+        listed = await desk.service.ListEdits(pb.ListEditsRequest(canary=NAME), call())
+        assert [edit.name for edit in listed.edits] == [name]
+        asked = pb.ListEditsRequest(canary="canaries/none")
+        assert not (await desk.service.ListEdits(asked, call())).edits
+
+
 @pytest.mark.parametrize(
     ("fields", "error", "says"),
     [
@@ -274,7 +341,7 @@ async def test_edits_name_an_open_canary_of_their_lane_and_namespace(stack: Stac
         assert invalid.value.field == "edits[0].canary"
         await desk.open(lane="lanes/other", name="canaries/elsewhere")
         with pytest.raises(InvalidEditError, match="is of lanes/other, and not of lanes/facts"):
-            await desk.submit("Finland", canary="canaries/elsewhere")
+            await desk.submit("Finland", canary="canaries/elsewhere", lane=LANE)
         await desk.open(namespace="acme")
         with pytest.raises(InvalidEditError, match="of the namespace acme, and not of default"):
             await desk.submit("Finland", namespace="default")
@@ -287,6 +354,35 @@ async def test_edits_name_an_open_canary_of_their_lane_and_namespace(stack: Stac
         )
         with pytest.raises(PreconditionError, match="is not open"):
             await desk.service.PreviewEdits(preview, call())
+
+
+async def test_edits_without_a_lane_go_to_that_of_their_canaries(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), others=("other",)) as writer:
+        desk = Desk(writer)
+        await desk.open(lane="lanes/other")
+        await desk.open(name="canaries/here")
+        name = await desk.submit("Finland")
+        assert (await desk.get(name)).lane == "lanes/other"
+        preview = pb.PreviewEditsRequest(
+            edits=[types_pb2.EditSpec(prompt=FACTS[0][0], target="Pisa", canary=NAME)]
+        )
+        assert (await desk.service.PreviewEdits(preview, call())).lane == "lanes/other"
+        assert (await desk.get(await desk.submit("Pisa", canary=""))).lane == LANE
+        specs = [
+            types_pb2.EditSpec(prompt=FACTS[number][0], target="Pisa", canary=canary)
+            for number, canary in enumerate((NAME, "canaries/here"))
+        ]
+        both = pb.SubmitEditsRequest(request_id=_id(), edits=specs)
+        with pytest.raises(InvalidEditError, match="is of lanes/other, and not of lanes/facts"):
+            await desk.service.SubmitEdits(both, call())
+
+        async def of_alice() -> None:
+            limits = {"lanes": frozenset({"facts"})}
+            enter(Identity("alice", OPERATOR, **limits))
+            with pytest.raises(PreconditionError, match="is not open"):
+                await desk.submit("Finland")  # the canary of the other lane is unknown to her
+
+        await asyncio.create_task(of_alice())
 
 
 async def test_lanes_that_change_weights_have_none(stack: Stack) -> None:
@@ -307,13 +403,18 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
     async with stack.writer(stack.lane_model()) as writer:
         desk = Desk(writer)
         await desk.open(namespace="team-b")
-        await desk.open(name="canaries/shared", namespace="team-a", readers=["team-a", "team-b"])
+        await desk.open(name="canaries/shared", namespace="team-a", readers=["team-b", "team-d"])
 
         async def of_alice() -> None:
-            enter(Identity("alice", OPERATOR, namespaces=frozenset({"team-a"})))
+            enter(Identity("alice", OPERATOR, namespaces=frozenset({"team-a", "team-d"})))
+            for name in (NAME, "canaries/unknown"):
+                with pytest.raises(NotFoundError, match="there is no canary") as hidden:
+                    await desk.end(PROMOTE, name=name)
+                assert "team-b" not in hidden.value.message
+            with pytest.raises(PreconditionError, match="choose another name") as taken:
+                await desk.open(share=0.5)
+            assert "team-b" not in taken.value.message
             for refused in (
-                lambda: desk.open(share=0.5),
-                lambda: desk.end(PROMOTE),
                 lambda: desk.open(name="canaries/own", namespace="team-b"),
                 lambda: desk.open(name="canaries/own"),
                 lambda: desk.open(name="canaries/own", namespace="team-a", readers=["team-b"]),
@@ -325,12 +426,12 @@ async def test_a_credentials_limits_hold_for_canaries(stack: Stack) -> None:
                 await desk.submit("Finland", namespace="team-a")
             with pytest.raises(NotFoundError):
                 await desk.list(name=NAME)
-            await desk.open(name="canaries/own", namespace="team-a", readers=["team-a"])
+            await desk.open(name="canaries/own", namespace="team-a", readers=["team-d"])
             own, shared = await desk.list()
             assert (own.name, shared.name) == ("canaries/own", "canaries/shared")
-            assert list(shared.readers) == ["team-a"], "she may not know the other one"
+            assert list(shared.readers) == ["team-d"], "she may not know the other one"
             with pytest.raises(PermissionDeniedError, match="readers that you may not see"):
-                await desk.open(name=shared.name, readers=["team-a"])
+                await desk.open(name=shared.name, readers=["team-d"])
             await desk.end(ROLL_BACK, name=shared.name)
 
         await asyncio.create_task(of_alice())
@@ -356,6 +457,31 @@ async def test_canaries_are_listed_newest_first_page_by_page(stack: Stack) -> No
         assert one.state == pb.Canary.STATE_PROMOTED
         with pytest.raises(NotFoundError, match="canaries/nothing"):
             await desk.list(name="canaries/nothing")
+
+
+ONE_NAMESPACE: dict[str, tuple[str, dict[str, Any]]] = {
+    "elder, one bank": ("elder", {"bank_edits": 0}),
+    "lemoe, literal": ("lemoe", {"routing": "literal"}),
+    "lemoe, no scope": ("lemoe", {"scope": "off"}),
+}
+
+
+@pytest.mark.parametrize("case", ONE_NAMESPACE)
+async def test_lanes_of_one_namespace_have_none(stack: Stack, case: str) -> None:
+    async with stack.writer(stack.lane_model()) as writer:
+        digest = writer._edited.model.digest
+        for name, (method, config) in {
+            "single": ONE_NAMESPACE[case],
+            "banks": ("elder", {"bank_edits": 4}),
+            "anchored": ("lemoe", {}),
+        }.items():
+            await writer._publisher.append_own(name, configure(name, method, config, digest))
+        desk, able = Desk(writer), "use lanes/anchored or lanes/banks or lanes/facts"
+        with pytest.raises(InvalidRequestError, match=f"takes edits of one namespace.*{able}"):
+            await desk.open(lane="lanes/single")
+        assert await desk.list() == []
+        for name in ("banks", "anchored"):
+            await desk.open(name=f"canaries/{name}", lane=f"lanes/{name}")
 
 
 async def test_a_lane_is_not_compacted_while_it_has_edits_on_trial(stack: Stack) -> None:
@@ -426,6 +552,19 @@ async def test_no_edit_arrives_in_a_canary_while_its_end_is_decided(stack: Stack
         assert list(writer.ledger.canaries.edits_of(NAME)) == [name]
 
 
+async def test_what_changed_while_an_edit_waited_is_checked_again(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk, publisher = Desk(writer), writer._publisher
+        await desk.open()
+        async with writer._decisions:
+            waiting = asyncio.create_task(desk.submit("Finland"))
+            await desk.submit("Pisa", canary="", number=1)  # checked later, appended earlier
+            over = CanaryEnded(NAME, Outcome.PROMOTED, ())
+            await publisher.append_with_retry(_id(), over, "eve")
+        with pytest.raises(PreconditionError, match=r"edits\[0\].canary: .*; open another one"):
+            await waiting
+
+
 async def test_a_canary_can_be_rolled_back_while_edits_arrive(stack: Stack) -> None:
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         desk = Desk(writer)
@@ -445,19 +584,76 @@ async def test_a_canary_can_be_rolled_back_while_edits_arrive(stack: Stack) -> N
         assert states <= {State.REJECTED, State.REVERTED}
 
 
-async def test_a_roll_back_that_a_writer_began_by_a_rule_is_carried_through(stack: Stack) -> None:
+@pytest.mark.parametrize("author", ["eve", "errata-writer"])
+async def test_a_roll_back_that_has_begun_is_finished_whoever_began_it(
+    stack: Stack, author: str
+) -> None:
+    id = _id()
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         desk = Desk(writer)
         await desk.open()
         name = await desk.put("Finland")
         # As far as a writer came that was killed in the middle.
-        await writer._publisher.append_own(
-            "stop", CanarySet(NAME, LANE, "", 0, comment="it failed")
-        )
+        stopped = CanarySet(NAME, LANE, "", 0, comment="it failed", rolls_back=True)
+        await writer._publisher.append_with_retry(id, stopped, author)
     async with stack.writer(stack.lane_model(), config=OWN) as writer:
         canary = await ended(writer)
         assert (canary.state, canary.comment) == (pb.Canary.STATE_ROLLED_BACK, "it failed")
+        assert canary.ended_by == author
         assert writer.ledger.get(name).state is State.REVERTED
+        desk = Desk(writer)
+        again = await desk.end(ROLL_BACK, id, author=author, comment="it failed")
+        assert again.seq == canary.ended_seq, "the caller's retry gets the answer"
+        with pytest.raises(RequestIdReusedError):
+            await desk.end(PROMOTE, id, author=author, comment="it failed")
+
+
+async def test_whoever_only_says_that_he_is_the_writer_begins_no_roll_back(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        await desk.open(share=0.0, author="errata-writer")
+        await writer._canary_watch.look()
+        await writer._detached.drain()
+        (canary,) = await desk.list()
+        assert canary.state == pb.Canary.STATE_OPEN
+
+
+async def test_a_roll_back_wins_over_a_promotion_that_waits_for_a_fit(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        opened = await desk.open(share=1.0)
+        name = await desk.put("Finland")
+        async with writer._edited.exclusive():  # as a fit does
+            promotion = asyncio.create_task(desk.end(PROMOTE))
+            await asyncio.sleep(0)
+            reversal = asyncio.create_task(desk.end(ROLL_BACK, comment="it is wrong"))
+            await writer.ledger.wait_until(lambda: writer.ledger.seq > opened.seq + 2)
+            with pytest.raises(PreconditionError, match="is being rolled back"):
+                await desk.open(share=0.5)  # `errata canary set` that had read the old audience
+            with pytest.raises(PreconditionError, match="is being rolled back"):
+                await desk.submit("Pisa")
+            assert not promotion.done()
+            assert not reversal.done()
+        with pytest.raises(PreconditionError, match="is being rolled back"):
+            await promotion
+        assert (await reversal).canary.state == pb.Canary.STATE_ROLLED_BACK
+        assert writer.ledger.get(name).state is State.REVERTED
+
+
+async def test_a_promotion_does_not_outlive_a_change_while_it_waits(stack: Stack) -> None:
+    async with stack.writer(stack.lane_model(), config=OWN) as writer:
+        desk = Desk(writer)
+        await desk.open()
+        async with writer._edited.exclusive():  # as a fit does
+            promotion = asyncio.create_task(desk.end(PROMOTE))
+            await asyncio.sleep(0)
+            seq = (await desk.open(share=0.01)).seq
+        with pytest.raises(PreconditionError, match=f"changed at entry {seq} while") as refused:
+            await promotion
+        assert refused.value.metadata["seq"] == str(seq)
+        assert (await desk.list())[0].state == pb.Canary.STATE_OPEN
+        assert (await desk.end(PROMOTE)).canary.state == pb.Canary.STATE_PROMOTED
 
 
 async def report(stack: Stack, opened_seq: int, replica: str, **counts: CanaryCounts) -> None:
@@ -497,6 +693,32 @@ async def test_a_rule_rolls_back_on_what_replicas_reported(stack: Stack) -> None
         )
         assert (canary.comparison.canary.requests, canary.comparison.rest.requests) == (100, 5)
         assert (await desk.get(name)).state == pb.Edit.STATE_REVERTED
+
+
+async def test_a_rule_is_asked_again_once_no_fit_runs(stack: Stack) -> None:
+    start, passed = utc_now(), timedelta(days=2)
+    async with stack.writer(stack.lane_model(), config=OWN, clock=lambda: start + passed) as writer:
+        desk = Desk(writer)
+        rule = types_pb2.CanaryRule(
+            min_requests=10, max_error_increase=0.05, promote_after_seconds=86_400
+        )
+        async with writer._edited.exclusive():  # as a fit does
+            opened = (await desk.open(rule=rule)).seq
+            await report(stack, opened, "one", canary=CanaryCounts(10))
+            await wait_for(writer, lambda counts: counts.canary.requests == 10)
+            await writer._canary_watch.look()
+            await report(stack, opened, "one", canary=CanaryCounts(20, errors=9))
+            await wait_for(writer, lambda counts: counts.canary.errors == 9)
+            await writer.ledger.wait_until(lambda: record(writer).rolling_back)
+        canary = await ended(writer)
+        assert (canary.state, canary.ended_by) == (pb.Canary.STATE_ROLLED_BACK, "errata-writer")
+
+
+def record(writer: Writer) -> CanaryRecord:
+    """The canary as the writer knows it."""
+    found = writer.ledger.canaries.get(NAME)
+    assert found is not None
+    return found
 
 
 async def test_a_rule_promotes_by_the_writers_clock(stack: Stack) -> None:

@@ -84,10 +84,14 @@ def test_only_the_canarys_requests_read_its_edit(client: Client, trial: Trial) -
 
 
 def test_a_drawn_key_leads_to_the_same_arm_again(client: Client, trial: Trial) -> None:
-    drawn = client.generate(PROMPT, max_tokens=1).provenance
-    assert drawn.canary_key
-    again = client.generate(PROMPT, max_tokens=1, canary_key=drawn.canary_key).provenance
-    assert again.canaries == drawn.canaries
+    arms = set()
+    for _ in range(20):
+        drawn = client.generate(PROMPT, max_tokens=1).provenance
+        assert drawn.canary_key
+        again = client.generate(PROMPT, max_tokens=1, canary_key=drawn.canary_key).provenance
+        assert again.canaries == drawn.canaries
+        arms.add(drawn.canaries)
+    assert len(arms) == 2, "some are in it, and some are not"
 
 
 def test_openai_clients_bring_keys_in_a_header_the_body_or_the_person(

@@ -21,6 +21,7 @@ from errata_client import (
     Client,
     EditSpec,
     InvalidEditError,
+    InvalidRequestError,
 )
 from errata_client import _calls as calls
 from errata_client._canary_convert import canary as canary_of
@@ -134,6 +135,32 @@ def test_a_canary_is_opened_once_however_often_its_call_is_tried(
     assert first.rule == types_pb2.CanaryRule(
         min_requests=200, max_error_increase=0.02, promote_after_seconds=3_600
     )
+
+
+async def test_one_reader_can_be_named_alone(editing: Editing, target: str) -> None:
+    with Client(target) as client:
+        client.set_canary("canaries/july", 0, readers="beta", must_be_new=True)
+    async with AsyncClient(target) as client:
+        await client.set_canary("canaries/july", 0.5, readers="beta")
+    assert [list(each.readers) for each in editing.received] == [["beta"], ["beta"]]
+    assert [each.must_be_new for each in editing.received] == [True, False]
+    assert all(each.HasField("share") for each in editing.received), "0 is a share"
+
+
+async def test_an_empty_name_is_no_canary(editing: Editing, target: str) -> None:
+    """The list without a name has all of them, and the first would be taken."""
+    with Client(target) as client, pytest.raises(InvalidRequestError) as caught:
+        client.get_canary("")
+    assert caught.value.field == "name"
+    async with AsyncClient(target) as client:
+        with pytest.raises(InvalidRequestError):
+            await client.get_canary("")
+    assert not editing.received
+
+
+def test_edits_of_one_canary_are_asked_for() -> None:
+    nothing = (None, "", "", None, None, "", None)
+    assert calls.list_edits(*nothing, "canaries/july", "").request.canary == "canaries/july"
 
 
 def test_without_a_rule_none_is_sent(editing: Editing, target: str) -> None:

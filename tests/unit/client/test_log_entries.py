@@ -51,6 +51,10 @@ def test_entries_about_canaries_say_who_is_in_them_and_how_they_ended() -> None:
     )
     assert (opened.kind, opened.edits) == ("canary_set", ())
     assert opened.detail == ("canaries/july of lanes/facts: share 2.5%, readers beta: ticket 12")
+    stopped = _entry(
+        canary_set=pb.CanarySet(canary="canaries/july", comment="too slow", rolls_back=True)
+    )
+    assert stopped.detail == "canaries/july is being rolled back: too slow"
     ended = _entry(
         canary_ended=pb.CanaryEnded(
             canary="canaries/july",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import grpc
@@ -18,6 +19,8 @@ from errata.platform.settings import GatewaySettings, SecuritySettings
 from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2
 
 Answers = dict[str, Callable[[Any], Any]]
+seconds_left: ContextVar[float | None] = ContextVar("seconds_left")
+"""Of the call that is being answered; None without a deadline."""
 
 
 class Service:
@@ -41,6 +44,7 @@ class Service:
     @staticmethod
     def _handler(method: Any, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
         async def handle(request: Any, context: Any) -> Any:
+            seconds_left.set(context.time_remaining())
             return answer(request)
 
         return grpc.unary_unary_rpc_method_handler(
@@ -50,16 +54,27 @@ class Service:
         )
 
 
+class Workers:
+    """Stands where the pool of workers does, with an answer for each of some methods."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    async def call(self, method: str, request: Any, seconds: float, *more: Any) -> Any:
+        return self._answers[method](request)
+
+
 @asynccontextmanager
 async def gateway_http(
     log: Answers | None = None,
     editing: Answers | None = None,
     security: SecuritySettings | None = None,
+    workers: Answers | None = None,
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the gateway's HTTP application with the console, without workers."""
+    """A client of the gateway's HTTP application with the console."""
     logs = Service(edit_log_pb2, "EditLogService", log or {})
     edits = Service(editing_pb2, "EditingService", editing or {})
-    pool: Any = None
+    pool: Any = Workers(workers or {})
     settings = GatewaySettings(console=True)
     await logs.server.start()
     await edits.server.start()

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from errata.errors import InvalidRequestError
 from errata.gateway.http.calls import asked_canary_key
+from errata.gateway.http.errors import HttpError
 from errata.gateway.http.openai_convert import (
     chat_requests,
     completion_requests,
@@ -114,6 +115,21 @@ def test_the_key_is_of_header_body_or_person(
     headers: dict[str, str], body: dict[str, Any], key: str
 ) -> None:
     assert asked_canary_key(_request(**headers), _chat(**body).read_canary_key) == key
+
+
+def test_a_key_that_is_no_ascii_is_one_key_in_header_and_body() -> None:
+    raw = [(b"errata-canary-key", "Zoë ü".encode())]
+    request = Request({"type": "http", "headers": raw})
+    assert asked_canary_key(request, "") == _chat(canary_key="Zoë ü").read_canary_key
+    latin = Request({"type": "http", "headers": [(b"errata-canary-key", b"Zo\xeb")]})
+    with pytest.raises(HttpError, match="Errata-Canary-Key is 'Zoë'; give text in UTF-8") as caught:
+        asked_canary_key(latin, "")
+    assert caught.value.status == 400
+
+
+def test_plain_completions_take_the_identifier_of_a_person() -> None:
+    body = {"model": "m", "prompt": "a", "safety_identifier": "s", "user": "u"}
+    assert CompletionBody.model_validate(body).read_canary_key == "s"
 
 
 def test_a_request_that_names_nobody_is_drawn_by_itself() -> None:

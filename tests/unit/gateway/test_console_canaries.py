@@ -12,17 +12,17 @@ from starlette.requests import Request
 
 from errata.editing.canaries import OpenCanary
 from errata.editing.namespaces import DEFAULT_ONLY
-from errata.errors import PreconditionError
+from errata.errors import PreconditionError, RequestIdReusedError
 from errata.gateway.http.console.ask import _earlier, _packed
 from errata.gateway.http.console.canaries import key_within
 from errata.gateway.http.console.pages import Assets, Pages
 from errata.gateway.http.console.propose import spec_of
 from errata.gateway.http.console.visit import Visit
 from errata.launch.certs import DevelopmentCa, make_ca, make_token
-from errata.platform.settings import SecuritySettings
+from errata.platform.settings import GatewaySettings, SecuritySettings
 from errata_client import Answer, Canary, CanaryState, Lane, Model, Provenance
-from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, types_pb2
-from tests.unit.gateway.services import Answers, gateway_http
+from errata_client._gen.errata.v1 import edit_log_pb2, editing_pb2, inference_pb2, types_pb2
+from tests.unit.gateway.services import Answers, gateway_http, seconds_left
 
 _CODE = re.compile('name="form_code" value="([0-9a-f]+)"')
 _ID = "3f5c2c9e-1f9d-4c58-a6d8-0a5a0c6e7f10"
@@ -33,6 +33,7 @@ class Writer:
 
     def __init__(self, state: editing_pb2.Canary.State.ValueType) -> None:
         self.received: list[Any] = []
+        self.seconds: list[float | None] = []
         self.refusal: Exception | None = None
         self.canary = editing_pb2.Canary(
             name="canaries/july",
@@ -82,6 +83,7 @@ class Writer:
 
     def _changed(self, request: Any, kind: Any) -> Any:
         self.received.append(request)
+        self.seconds.append(seconds_left.get())
         if self.refusal is not None:
             raise self.refusal
         return kind(seq=9, canary=self.canary)
@@ -108,7 +110,7 @@ async def test_canaries_are_listed_with_both_arms_and_pages(writer: Writer) -> N
         only_open = (await http.get("/console/canaries?only=open")).text
         last = (await http.get("/console/canaries?page=a+b")).text
     assert '<a href="/console/canaries/july">july</a>' in page
-    assert "2.5% beta 1 1,200, 10,800 0.5%, 0.25%" in _text(page)
+    assert "2.5% beta 1 1,200, 10,800 0.50%, 0.25%" in _text(page)
     assert '<a href="/console/canaries" aria-current="page">Canaries</a>' in page
     assert 'href="/console/canaries?page=a+b"' in page
     assert 'href="/console/canaries?only=open&amp;page=a+b"' in only_open
@@ -127,9 +129,10 @@ async def test_a_canary_shows_its_audience_its_rule_both_arms_and_its_edits(
         "from 500 requests on, it rolls back if its share of errors is more than 1 points",
         "promotes after 1h30m with this audience",
         "Requests 1,200 10,800",
-        "Claimed by its edits 204 17% 0 0%",
-        "Errors 6 0.5% 27 0.25%",
+        "Claimed by its edits 204 17.00% 0 0.00%",
+        "Errors 6 0.50% 27 0.25%",
         "Mean time 200.0 ms 0.0 ms",
+        "Last set 1970-01-01 00:00:00 UTC position 9",
         "We close at → 8 pm",
     ):
         assert said in text
@@ -159,6 +162,7 @@ async def test_what_a_form_says_opens_a_canary(writer: Writer) -> None:
     (sent,) = writer.received
     assert (sent.name, sent.share, list(sent.readers)) == ("canaries/july", 0.1, ["beta", "staff"])
     assert (sent.request_id, sent.author, sent.comment) == (_ID, "ann", "ticket 12")
+    assert sent.must_be_new, "somebody else may have opened it since"
     assert sent.rule == types_pb2.CanaryRule(
         min_requests=200, max_error_increase=0.02, promote_after_seconds=3_600
     )
@@ -174,6 +178,14 @@ async def test_what_a_form_says_opens_a_canary(writer: Writer) -> None:
             {"name": "july", "share": "1%", "min_requests": "9", "max_error_increase": "x"},
             "max_error_increase: &#39;x&#39; is no share",
         ),
+        (
+            {"name": "july", "share": "1%", "promote_after": "1h"},
+            "there is no rule without a number of requests",
+        ),
+        (
+            {"name": "july", "share": "1%", "max_error_increase": "5%"},
+            "there is no rule without a number of requests",
+        ),
     ],
 )
 async def test_a_form_that_cannot_be_read_comes_back_as_it_was_typed(
@@ -187,6 +199,16 @@ async def test_a_form_that_cannot_be_read_comes_back_as_it_was_typed(
         assert f'name="{name}" value="{fields.get(name, "")}"' in answer.text
     assert 'value="kept text"' in answer.text
     assert f'value="{_ID}"' in answer.text
+    has_rule = fields.keys() - {"name", "share"}
+    assert ("<details open>" in answer.text) is bool(has_rule), "what was typed can be seen"
+
+
+async def test_a_form_with_the_presets_of_a_rule_has_none(writer: Writer) -> None:
+    async with gateway_http(editing=writer.answers) as http:
+        fields = {"max_error_increase": "1%", "promote_after": "0", "min_requests": ""}
+        await _sent(http, "/console/canaries", name="july", share="1%", **fields)
+    (sent,) = writer.received
+    assert not sent.HasField("rule")
 
 
 async def test_a_share_is_changed_and_the_rest_stays(writer: Writer) -> None:
@@ -201,6 +223,29 @@ async def test_a_share_is_changed_and_the_rest_stays(writer: Writer) -> None:
     assert (sent.share, list(sent.readers)) == (0.5, ["beta"])
     assert (sent.lane, sent.namespace) == ("lanes/facts", "acme")
     assert sent.rule.min_requests == 500
+    assert not sent.must_be_new
+
+
+@pytest.mark.parametrize(("comment", "status"), [("", 400), ("ticket <12>", 400), ("more", 303)])
+async def test_what_changes_nothing_is_refused(writer: Writer, comment: str, status: int) -> None:
+    async with gateway_http(editing=writer.answers) as http:
+        answer = await _sent(
+            http,
+            "/console/canaries/july",
+            act="set",
+            share="2.5%",
+            readers="beta",
+            comment=comment,
+        )
+    assert answer.status_code == status
+    assert len(writer.received) == (status == 303)
+
+
+async def test_a_form_that_was_sent_with_other_content_speaks_of_canaries(writer: Writer) -> None:
+    writer.refusal = RequestIdReusedError("the id was used.", field="request_id")
+    async with gateway_http(editing=writer.answers) as http:
+        answer = await _sent(http, "/console/canaries/july", act="promote")
+    assert "look at the list of canaries, or send it again" in _text(answer.text)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +262,17 @@ async def test_a_canary_ends_with_a_comment(writer: Writer, act: str, outcome: i
     (sent,) = writer.received
     assert (sent.name, sent.outcome) == ("canaries/july", outcome)
     assert (sent.comment, sent.request_id) == ("as measured", _ID)
+
+
+async def test_an_end_may_take_as_long_as_a_fit(writer: Writer) -> None:
+    async with gateway_http(editing=writer.answers) as http:
+        await _sent(http, "/console/canaries/july", act="set", share="50%")
+        await _sent(http, "/console/canaries/july", act="promote")
+    changed, ended = writer.seconds
+    assert changed is not None
+    assert ended is not None
+    usual = GatewaySettings().default_timeout_seconds
+    assert changed < 2 * usual < ended
 
 
 async def test_a_refused_end_keeps_its_own_comment_and_id_alone(writer: Writer) -> None:
@@ -272,6 +328,76 @@ async def test_an_edit_shows_its_canary(writer: Writer) -> None:
     link = '<a href="/console/canaries/july">july</a>'
     assert link in listed
     assert f"<dt>Canary</dt><dd>{link}</dd>" in shown
+
+
+def _is_chosen(key: str) -> bool:
+    """Whether a page looked for the key; the gateway draws others."""
+    return key.startswith("console ")
+
+
+@pytest.mark.parametrize(
+    ("share", "readers", "reads"),
+    [
+        (0.0, ["beta", "staff"], ["acme", "beta"]),
+        (1.0, ["beta"], ["acme"]),  # a key is in it
+        (0.0, [], ["acme"]),
+    ],
+)
+async def test_an_edits_answers_are_asked_as_who_is_in_its_canary(
+    writer: Writer, share: float, readers: list[str], reads: list[str]
+) -> None:
+    writer.canary.share = share
+    writer.canary.readers[:] = readers
+    asked = []
+
+    def generate(request: Any) -> Any:
+        asked.append(request)
+        is_in = "beta" in request.namespaces or _is_chosen(request.canary_key)
+        provenance = inference_pb2.Provenance(canaries=["canaries/july"] if is_in else [])
+        return inference_pb2.GenerateResponse(text=" 8 pm", provenance=provenance)
+
+    head = edit_log_pb2.GetHeadResponse(head_seq=99, floor_seq=99)
+    log: Answers = {"GetHead": lambda request: head}
+    async with gateway_http(log, writer.answers, workers={"generate": generate}) as http:
+        text = _text((await http.get("/console/edits/8-0?ask=now")).text)
+        writer.canary.state = editing_pb2.Canary.STATE_PROMOTED
+        ended = _text((await http.get("/console/edits/8-0?ask=now")).text)
+    first, after = asked
+    assert list(first.namespaces) == reads
+    assert _is_chosen(first.canary_key) is (share == 1.0)
+    outside = "None of these requests was in july , so none read the edit"
+    assert (outside in text) is (reads == ["acme"] and not share)
+    assert (list(after.namespaces), _is_chosen(after.canary_key)) == (["acme"], False)
+    assert outside not in ended
+
+
+async def test_edits_that_only_a_canary_reads_are_not_asked_again(writer: Writer) -> None:
+    """Whoever asks for everybody would find them forgotten."""
+    kept = editing_pb2.Edit(
+        name="edits/6-0", lane="lanes/facts", state=editing_pb2.Edit.STATE_COMMITTED
+    )
+    kept.spec.prompt, kept.spec.target = "We open at", "9 am"
+    tried = editing_pb2.Edit(name="edits/8-0", lane="lanes/facts", state=kept.state)
+    tried.spec.prompt, tried.spec.target = "We close at", "8 pm"
+    tried.spec.canary = "canaries/july"
+    promoted = editing_pb2.Edit(name="edits/5-0", lane="lanes/facts", state=kept.state)
+    promoted.spec.prompt, promoted.spec.target = "We rest at", "noon"
+    promoted.spec.canary = "canaries/may"
+    listed = editing_pb2.ListEditsResponse(edits=[promoted, kept, tried])
+    asked = []
+
+    def score(request: Any) -> Any:
+        asked.append(request.prompt)
+        return inference_pb2.ScoreResponse(tokens=[inference_pb2.TokenScore(token=" x")])
+
+    editing = writer.answers | {"ListEdits": lambda request: listed}
+    async with gateway_http(editing=editing, workers={"score": score}) as http:
+        code = _CODE.search((await http.get("/console/canaries")).text)
+        assert code is not None
+        form = {"form_code": code[1], "lane": "lanes/facts"}
+        page = await http.post("/console/lanes", data=form)
+    assert page.status_code == 200
+    assert sorted(asked) == ["We open at", "We rest at"]
 
 
 @pytest.fixture(scope="module")

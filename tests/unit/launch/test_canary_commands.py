@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_status import rpc_status
 from typer.testing import CliRunner
 
+import errata_client
 from errata import errors
 from errata.cli import app
 from errata.errors import InvalidRequestError, PreconditionError
@@ -37,8 +38,12 @@ class Editing(editing_pb2_grpc.EditingServiceServicer):
         self.canaries: dict[str, editing_pb2.Canary] = {}
         self.set: list[editing_pb2.SetCanaryRequest] = []
         self.submitted: list[types_pb2.EditSpec] = []
+        self.listed: list[editing_pb2.ListEditsRequest] = []
 
     def SetCanary(self, request: Any, context: Any) -> Any:
+        if request.must_be_new and request.name in self.canaries:
+            refused = PreconditionError(f"{request.name} is open already.")
+            context.abort_with_status(rpc_status.to_status(to_status(refused)))
         self.set.append(request)
         known = self.canaries.setdefault(
             request.name,
@@ -47,7 +52,7 @@ class Editing(editing_pb2_grpc.EditingServiceServicer):
         known.state = editing_pb2.Canary.STATE_OPEN
         known.set_seq = 6 + len(self.set)
         known.lane, known.namespace = request.lane, request.namespace
-        known.share, known.comment = request.share, request.comment
+        known.share, known.comment = request.share, request.comment or known.comment
         known.open_time.CopyFrom(Timestamp(seconds=1_900_000_000))
         known.readers[:] = request.readers
         known.ClearField("rule")
@@ -84,6 +89,20 @@ class Editing(editing_pb2_grpc.EditingServiceServicer):
         )
         return editing_pb2.SubmitEditsResponse(edits=[made])
 
+    def WaitEdits(self, request: Any, context: Any) -> Any:
+        made = editing_pb2.Edit(
+            name="edits/9-0",
+            lane="lanes/facts",
+            state=editing_pb2.Edit.STATE_COMMITTED,
+            spec=self.submitted[0],
+            commit_seq=12,
+        )
+        return editing_pb2.WaitEditsResponse(edits=[made])
+
+    def ListEdits(self, request: Any, context: Any) -> Any:
+        self.listed.append(request)
+        return editing_pb2.ListEditsResponse()
+
 
 class Inference(inference_pb2_grpc.InferenceServiceServicer):
     """Every request is in one canary."""
@@ -93,6 +112,18 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
             canaries=["canaries/july"], canary_key=request.canary_key
         )
         return inference_pb2.GenerateResponse(text=" 8 pm", provenance=provenance)
+
+    def Score(self, request: Any, context: Any) -> Any:
+        provenance = inference_pb2.Provenance(canary_key=request.canary_key)
+        tokens = [inference_pb2.TokenScore(token=" 8", log_probability=-0.5)]
+        return inference_pb2.ScoreResponse(tokens=tokens, provenance=provenance)
+
+    def GenerateEverywhere(self, request: Any, context: Any) -> Any:
+        answer = self.Generate(request, context)
+        if not request.canary_key:
+            answer.ClearField("provenance")
+        found = inference_pb2.ReplicaAnswer(replica="worker-0", response=answer)
+        return inference_pb2.GenerateEverywhereResponse(answers=[found])
 
 
 @pytest.fixture
@@ -148,12 +179,45 @@ def test_a_canary_is_opened_with_its_audience_and_rule(editing: Editing) -> None
 @pytest.mark.parametrize("name", ["july", "canaries/july"])
 def test_opening_changes_no_canary_that_is_there(editing: Editing, name: str) -> None:
     _run("canary", "open", "july", "--share", "0.1")
-    with pytest.raises(PreconditionError, match="open already; change it with `errata canary set"):
-        _run("canary", "open", name, "--share", "1")
-    _run("canary", "promote", "july")
-    with pytest.raises(PreconditionError, match="has ended; give the new canary another name"):
+    with pytest.raises(errata_client.PreconditionError, match="is open already"):
         _run("canary", "open", name, "--share", "1")
     assert len(editing.set) == 1
+    _run("canary", "set", name, "--share", "1")
+    assert [each.must_be_new for each in editing.set] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["set", "", "--share", "1"], ["show", " "], ["promote", ""], ["rollback", ""]],
+    ids=lambda command: command[0],
+)
+def test_no_name_is_not_all_of_them(editing: Editing, command: list[str]) -> None:
+    _run("canary", "open", "july", "--share", "0.1")
+    with pytest.raises(InvalidRequestError, match="there is no name of a canary") as caught:
+        _run("canary", *command)
+    assert caught.value.field == "name"
+    assert len(editing.set) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--share", "10%"],
+        ["--reader", "beta", "--reader", "acme", "--min-requests", "5"],
+        ["--comment", "ticket 12"],
+    ],
+)
+def test_what_changes_nothing_is_refused(editing: Editing, options: list[str]) -> None:
+    _run(
+        *("canary", "open", "july", "--share", "10%", "--reader", "acme", "--reader", "beta"),
+        *("--min-requests", "5", "--comment", "ticket 12"),
+    )
+    with pytest.raises(InvalidRequestError, match="is so already"):
+        _run("canary", "set", "july", *options)
+    assert len(editing.set) == 1
+    _run("canary", "set", "july", *options, "--comment", "another")
+    assert len(editing.set) == 2
 
 
 def test_one_option_of_a_rule_makes_one_and_without_any_there_is_none(editing: Editing) -> None:
@@ -247,7 +311,7 @@ def test_both_arms_stand_side_by_side(editing: Editing) -> None:
     assert "6 (0.50%)" in rows["errors"]
     assert "9,000" in rows["tokens"]
     assert "200.0 ms" in rows["mean time"]
-    assert "edits: edits/9-0, edits/9-1, edits/9-2, edits/9-3, … (6)" in shown
+    assert "edits/9-3, … (6); all of them: errata edits --canary july" in shown
     as_json = json.loads(_run("canary", "show", "july", "--json"))
     assert as_json["comparison"]["canary"]["claims"] == 204
     assert as_json["state"] == "open"
@@ -275,6 +339,23 @@ def test_an_edit_is_submitted_to_a_canary_and_shown_with_it(editing: Editing) ->
     assert "of canaries/july" in shown
 
 
+def test_an_edit_of_a_canary_is_in_effect_for_its_requests(editing: Editing) -> None:
+    said = "every replica answers with it from seq 12 on"
+    assert f"{said}, for the requests in canaries/july until that ends" in _run(
+        "edit", "We close at", "8 pm", "--canary", "july", "--wait"
+    )
+    editing.submitted.clear()
+    shown = _run("edit", "We close at", "8 pm", "--wait")
+    assert said in shown
+    assert "for the requests" not in shown
+
+
+def test_edits_of_a_canary_are_listed(editing: Editing) -> None:
+    _run("edits", "--canary", "july")
+    _run("edits")
+    assert [each.canary for each in editing.listed] == ["canaries/july", ""]
+
+
 def test_rows_of_a_file_go_to_a_canary(editing: Editing, tmp_path: Path) -> None:
     file = tmp_path / "edits.csv"
     file.write_text("prompt,target,canary\nWe close at,8 pm,\nWe open at,9 am,may\n")
@@ -288,3 +369,12 @@ def test_an_answer_tells_its_canaries_and_key() -> None:
     as_json = json.loads(_run("ask", "We close at", "--canary-key", "user 7", "--json"))
     assert as_json["provenance"]["canaries"] == ["canaries/july"]
     assert as_json["provenance"]["canary_key"] == "user 7"
+
+
+def test_a_score_and_all_replicas_tell_canaries_and_key() -> None:
+    scored = _run("score", "We close at", " 8 pm", "--canary-key", "user 7")
+    assert "in no canary (canary key user 7)" in scored
+    assert "canary" not in _run("score", "We close at", " 8 pm")
+    everywhere = _run("ask", "We close at", "--everywhere", "--canary-key", "user 7")
+    assert "canaries/july (canary key user 7)" in everywhere
+    assert "canar" not in _run("ask", "We close at", "--everywhere")

@@ -53,7 +53,8 @@ SNAPSHOT = SnapshotTaken(2, b"\x07" * 32, REF, "ab" * 32, "model", "replica")
 REVIEW = EditsReviewed(("edits/3-0",), Verdict.APPROVED, "well", "eve")
 COMMITS: tuple[Signed, ...] = (COMMIT, LANE_MODEL, COMPACTED, SNAPSHOT)
 OPENED = CanarySet(
-    "canaries/c", "lanes/main", "team", 100_000, ("acme",), CanaryRule(9, 0.5, 60), "a trial"
+    *("canaries/c", "lanes/main", "team", 100_000, ("acme",), CanaryRule(9, 0.5, 60), "a trial"),
+    rolls_back=True,
 )
 COUNTS = CanaryComparison(2, CanaryCounts(9, 8, 7, 6, 5, 4), CanaryCounts(6, 5, 4, 3, 2, 1))
 ENDED = CanaryEnded("canaries/c", Outcome.PROMOTED, ("edits/3-0",), "well", COUNTS)

@@ -33,6 +33,7 @@ from tests.unit.log.policies import requested as plain
 
 ADAPLE = LaneConfigured("lanes/adaple", "adaple", "{}", hashlib.sha256(b"{}").hexdigest(), MODEL)
 SPRING = CanarySet("canaries/spring", "lanes/main", "", 100_000)
+STOPPED = replace(SPRING, share_ppm=0, rolls_back=True)
 COUNTS = CanaryComparison(2, CanaryCounts(10, 2, 3, 1, 99, 12_345), CanaryCounts(90, shaped=4))
 
 
@@ -52,6 +53,7 @@ def ended(*edits: str, outcome: Outcome = Outcome.PROMOTED) -> CanaryEnded:
         SPRING,
         replace(SPRING, readers=("", "acme"), namespace="team", comment="a trial"),
         replace(SPRING, rule=CanaryRule(100, 0.25, 3_600)),
+        replace(SPRING, share_ppm=0, rolls_back=True),
         ended("edits/3-0", "edits/4-1"),
         replace(ended(outcome=Outcome.ROLLED_BACK), comparison=COUNTS),
         requested(3),
@@ -87,6 +89,8 @@ def test_edits_of_a_canary_are_of_a_kind_that_older_versions_do_not_know() -> No
         (replace(SPRING, share_ppm=-1), "share"),
         (replace(SPRING, readers=("b", "a")), "sorted"),
         (replace(SPRING, readers=("A",)), "namespace"),
+        (replace(SPRING, readers=("", "b")), "own namespace default; give share 1 instead"),
+        (replace(SPRING, readers=("team",), namespace="team"), "own namespace team"),
         (replace(SPRING, readers=tuple(f"n{n:02}" for n in range(17))), "limit"),
         (replace(SPRING, rule=CanaryRule(0, 0.1)), "min_requests"),
         (replace(SPRING, rule=CanaryRule(1, float("nan"))), "max_error_increase"),
@@ -94,6 +98,10 @@ def test_edits_of_a_canary_are_of_a_kind_that_older_versions_do_not_know() -> No
         (replace(SPRING, rule=CanaryRule(1, 0.1, -1)), "promote_after"),
         (ended(), "not open"),
         (requested(3), "not open"),
+        (STOPPED, "not open, so it cannot be rolled back"),
+        (replace(STOPPED, share_ppm=1), "no audience and no rule"),
+        (replace(STOPPED, readers=("acme",)), "no audience and no rule"),
+        (replace(STOPPED, rule=CanaryRule(1, 0.1)), "no audience and no rule"),
     ],
 )
 def test_a_canary_that_cannot_be_is_refused(payload: Payload, match: str) -> None:
@@ -104,7 +112,7 @@ def test_a_canary_that_cannot_be_is_refused(payload: Payload, match: str) -> Non
 @pytest.mark.parametrize(
     ("payload", "match"),
     [
-        (replace(SPRING, namespace="team"), "cannot change"),
+        (replace(SPRING, namespace="team"), "cannot change; open another canary"),
         (requested(3, namespace="team~spring"), "of the namespace default"),
         (requested(3, "canaries/other", "~other"), "not open"),
         (requested(3, "", "~spring"), "not open"),
@@ -176,6 +184,18 @@ def test_a_roll_back_reverts_what_is_committed_and_needs_the_rest_rejected() -> 
             _add(fold, payload)
 
 
+def test_nothing_but_its_end_follows_the_beginning_of_a_roll_back() -> None:
+    fold = _history()
+    _add(fold, STOPPED)
+    for payload in (SPRING, requested(10), ended("edits/3-0"), replace(SPRING, share_ppm=0)):
+        with pytest.raises(ImpossibleEntryError, match="canaries/spring is being rolled back"):
+            _add(fold, payload)
+    _add(fold, replace(STOPPED, comment="again"))
+    _add(fold, committed("edits/7-0"))  # it was being fitted
+    _add(fold, ended("edits/3-0", "edits/7-0", outcome=Outcome.ROLLED_BACK))
+    assert fold.active("lanes/main") == []
+
+
 def test_a_reverted_edit_of_a_canary_is_not_promoted() -> None:
     fold = _history()
     _add(fold, EditsReverted(("edits/3-0",), "no"))
@@ -195,6 +215,8 @@ def test_snapshots_and_archives_keep_canaries() -> None:
     fold = _history()
     _add(fold, replace(SPRING, canary="canaries/other", namespace="team"))
     _add(fold, replace(ended(), canary="canaries/other"))
+    _add(fold, STOPPED)
+    assert fold.canaries.open["canaries/spring"].rolling_back
     for again in (
         fold_from_json(json.loads(json.dumps(fold_to_json(fold)))),
         read_fold(list(fold_pages(fold, {"edits/3-0": 4})))[0],

@@ -18,6 +18,7 @@ CHANGES: dict[str, object] = {
     "namespace": "",
     "share_ppm": 100_001,
     "readers": ("acme",),
+    "rolling_back": True,
 }
 
 

@@ -12,7 +12,13 @@ import pytest
 from errata.editing.canaries import NO_CANARIES, Canaries, OpenCanary
 from errata.editing.namespaces import DEFAULT_ONLY
 from errata.engine.sequence import Piece, ScoredContinuation
-from errata.errors import DataLossError, ErrataError, InvalidRequestError, UnavailableError
+from errata.errors import (
+    DataLossError,
+    DeadlineExceededError,
+    ErrataError,
+    InvalidRequestError,
+    UnavailableError,
+)
 from errata.log.canary_entries import CanaryCounts
 from errata.worker.canary_counts import CanaryCounter
 from tests.unit.engine.helpers import VERSION
@@ -69,6 +75,7 @@ async def test_an_answer_counts_once_in_the_arm_of_its_request() -> None:
         (DataLossError("no"), 1),
         (ValueError("a bug"), 1),
         (InvalidRequestError("no"), 0),
+        (DeadlineExceededError("no"), 0),
     ],
 )
 async def test_a_failure_counts_unless_it_is_the_requests_own(

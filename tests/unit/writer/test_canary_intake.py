@@ -44,6 +44,14 @@ def test_the_edit_that_is_wrong_is_named() -> None:
     assert refused.value.field == "edits[1].canary"
 
 
+def test_no_edit_arrives_in_a_canary_that_is_being_rolled_back() -> None:
+    found = book()
+    stopped = CanarySet(TRIAL, LANE, "acme", 0, rolls_back=True)
+    found.put(_entry(2, stopped), stopped)
+    with pytest.raises(PreconditionError, match=r"edits\[0\].canary: .* is being rolled back"):
+        check_canaries([edit()], LANE, found)
+
+
 def test_a_canary_has_a_limited_number_of_edits() -> None:
     check_canaries([edit()] * 2, LANE, book(MAX_EDITS - 2))
     with pytest.raises(LimitExceededError, match="10,001 edits; the limit is 10,000"):

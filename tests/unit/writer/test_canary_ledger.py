@@ -19,7 +19,7 @@ from errata.log.canary_entries import (
     Outcome,
 )
 from errata.log.entries import EditsReverted, Entry, LaneConfigured, LanePolicySet
-from errata.writer.canary_book import CanaryRecord
+from errata.writer.canary_book import CanaryRecord, decision_digest
 from errata.writer.conflicts import Kind
 from errata.writer.ledger import EditLedger
 from errata.writer.ledger_pages import ledger_pages, read_ledger
@@ -86,6 +86,19 @@ async def test_a_canary_is_opened_changed_and_ended() -> None:
     assert ledger.canaries.open_ones() == []
 
 
+async def test_a_roll_back_that_has_begun_is_kept_with_who_began_it() -> None:
+    stopped = CanarySet(TRIAL, LANE, "acme", 0, comment="too slow", rolls_back=True)
+    ledger = await ledger_of(opened(2), Entry(3, "id-3", TIME, "eve", stopped))
+    again = EditLedger()
+    await again.restore(read_ledger([*ledger_pages(ledger.capture())]))
+    for each in (ledger, again):
+        begun = found(each)
+        assert (begun.rolling_back, begun.set_by, begun.comment) == (True, "eve", "too slow")
+        asked = CanaryEnded(TRIAL, Outcome.ROLLED_BACK, (), "too slow")
+        assert each.decision_at(3) == decision_digest(asked, "eve"), "the request's retry finds it"
+    assert not found(await ledger_of(opened(2))).rolling_back
+
+
 async def test_a_new_rule_leaves_the_time_of_the_audience() -> None:
     ledger = await ledger_of(opened(2))
     hour = TIME + timedelta(hours=1)
@@ -95,6 +108,36 @@ async def test_a_new_rule_leaves_the_time_of_the_audience() -> None:
     wider = CanarySet(TRIAL, LANE, "acme", 2, (), None)
     await ledger.fold([Entry(4, "id-4", hour, "ann", wider)])
     assert found(ledger).audience_time == hour
+
+
+async def test_a_canary_that_was_rolled_back_shows_its_last_audience() -> None:
+    """A roll-back begins with an entry from which on nobody is in it."""
+    first = opened(2, share_ppm=5, readers=("staff",))
+    ledger = await ledger_of(first, _entry(3, CanarySet(TRIAL, LANE, "acme", 0, comment="worse")))
+    stopped = found(ledger)
+    assert (stopped.share_ppm, stopped.has_audience, stopped.rule) == (0, False, None)
+    (restored,) = read_ledger([*ledger_pages(ledger.capture())]).canaries
+    assert restored == stopped
+    await ledger.fold([ended(4, Outcome.ROLLED_BACK)])
+    over = found(ledger)
+    assert (over.share_ppm, over.readers, over.rule) == (5, ("staff",), RULE)
+
+
+async def test_a_promoted_canary_shows_the_audience_of_its_end() -> None:
+    nobody = CanarySet(TRIAL, LANE, "acme", 0)
+    ledger = await ledger_of(opened(2, share_ppm=5), _entry(3, nobody))
+    await ledger.fold([ended(4, Outcome.PROMOTED)])
+    assert found(ledger).share_ppm == 0
+    ledger = await ledger_of(opened(2), _entry(3, nobody), opened(4, share_ppm=7))
+    await ledger.fold([ended(5, Outcome.ROLLED_BACK)])
+    assert found(ledger).share_ppm == 7
+
+
+async def test_a_comment_stays_until_there_is_another() -> None:
+    ledger = await ledger_of(opened(2), _entry(3, CanarySet(TRIAL, LANE, "acme", 5)))
+    assert found(ledger).comment == "entry 2"
+    await ledger.fold([_entry(4, CanaryEnded(TRIAL, Outcome.PROMOTED, (), ""))])
+    assert found(ledger).comment == "entry 2"
 
 
 async def test_a_trial_supersedes_the_namespace_from_its_promotion_on() -> None:

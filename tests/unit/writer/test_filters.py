@@ -47,6 +47,7 @@ HOUR = timedelta(hours=1)
         (EditFilter(contains="Spain"), False),
         (EditFilter(namespace=""), True),
         (EditFilter(namespace="team-a"), False),
+        (EditFilter(canary="canaries/july"), False),
     ],
 )
 def test_filters(wanted: EditFilter, matches: bool) -> None:
@@ -56,17 +57,25 @@ def test_filters(wanted: EditFilter, matches: bool) -> None:
 def test_the_clients_filters_reach_the_writer() -> None:
     local = THEN.astimezone().replace(tzinfo=None)
     call = calls.list_edits(
-        EditState.REJECTED, "lanes/main", "ada", local, THEN + HOUR, "Lyon", "default", "token"
+        EditState.REJECTED,
+        "lanes/main",
+        "ada",
+        local,
+        THEN + HOUR,
+        "Lyon",
+        "default",
+        "canaries/july",
+        "token",
     )
     assert convert.edit_filter(call.request) == EditFilter(
-        State.REJECTED, "lanes/main", "ada", THEN, THEN + HOUR, "Lyon", ""
+        State.REJECTED, "lanes/main", "ada", THEN, THEN + HOUR, "Lyon", "", "canaries/july"
     )
-    nothing = calls.list_edits(None, "", "", None, None, "", None, "").request
+    nothing = calls.list_edits(None, "", "", None, None, "", None, "", "").request
     assert convert.edit_filter(nothing) == EditFilter()
 
 
 def test_an_impossible_time_is_refused() -> None:
-    request = calls.list_edits(None, "", "", THEN, None, "", None, "").request
+    request = calls.list_edits(None, "", "", THEN, None, "", None, "", "").request
     request.from_time.seconds = 2**62
     with pytest.raises(InvalidRequestError, match="from_time is not a valid time"):
         convert.edit_filter(request)

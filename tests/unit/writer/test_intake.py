@@ -79,6 +79,8 @@ def test_lanes_of_unknown_methods_do_not_stop_edits_of_other_lanes() -> None:
     check_lane_takes([edit], "lanes/a", lanes)
     with pytest.raises(InvalidEditError, match="configure a lane that routes"):
         check_lane_takes([replace(edit, namespace="acme")], "lanes/a", lanes)
+    with pytest.raises(InvalidEditError, match="namespace is acme, but"):
+        check_lane_takes([replace(edit, namespace="acme~july")], "lanes/a", lanes)
 
 
 def test_the_second_edit_is_named_when_it_is_at_fault(shared_model: CausalLM) -> None:

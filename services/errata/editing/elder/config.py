@@ -123,6 +123,11 @@ class ElderConfig(LaneConfig):
         """True if the experts start from PEFT adapters."""
         return self.init == "adapters"
 
+    @property
+    def takes_one_namespace(self) -> bool:
+        """True if it has a single bank: a bank learns the edits of one namespace."""
+        return not self.bank_edits
+
     @model_validator(mode="after")
     def _consistent(self) -> ElderConfig:
         if list(self.layers) != sorted(set(self.layers)) or any(x < 0 for x in self.layers):

@@ -113,7 +113,7 @@ def is_of_other_namespace(contents: ElderContents, namespace: str, config: Elder
     learning = contents.namespace
     if learning is None or learning == namespace:
         return False
-    if not config.bank_edits:
+    if config.takes_one_namespace:
         raise InvalidEditError(
             "the lane has a single bank, which learns edits of one namespace, and it has those of "
             "another; use a lane with bank_edits, a RECIPE lane, or a lane for each namespace.",

@@ -52,6 +52,11 @@ class LaneConfig(BaseModel):
         """Whether such a lane starts from files that its operator names (`Resources.adapters`)."""
         return False
 
+    @property
+    def takes_one_namespace(self) -> bool:
+        """Whether all edits of such a lane share what answers: it refuses a second namespace."""
+        return False
+
 
 def require_gathered(gathered: T | None, name: str) -> T:
     """What `Lane.gather` has collected for the lane `name`.

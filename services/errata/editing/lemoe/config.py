@@ -89,6 +89,11 @@ class LemoeConfig(LaneConfig):
         return self.routing == "anchored" and self.scope != "off"
 
     @property
+    def takes_one_namespace(self) -> bool:
+        """True if all experts answer together."""
+        return not self.expert_of_edit
+
+    @property
     def takes_gate(self) -> bool:
         """True if it needs a lane model: only the gate in it is used."""
         return self.needs_lane_model

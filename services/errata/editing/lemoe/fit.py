@@ -119,7 +119,7 @@ def _check_namespace(namespace: str, config: LemoeConfig, contents: LemoeContent
         InvalidEditError: they cannot.
     """
     others = [other for other in contents.inventory.namespaces if other != namespace]
-    if others and not config.expert_of_edit:
+    if others and config.takes_one_namespace:
         raise InvalidEditError(
             f"routing {config.routing} with scope {config.scope} mixes the experts of all edits, "
             "and the lane has edits of another namespace; use a lane with routing anchored and a "

@@ -102,9 +102,18 @@ def asked_namespaces(request: Request, of_body: Sequence[str]) -> tuple[str, ...
 def asked_canary_key(request: Request, of_body: str) -> str:
     """The key of all choices of an answer: that of its header, else of its body, else a drawn one.
 
-    It is drawn here, once, so that all choices are in the same canaries.
+    It is drawn here, once, so that all choices are in the same canaries. A header's bytes are
+    UTF-8: they are the same key as that text in a body.
+
+    Raises:
+        HttpError: 400, the header is not UTF-8.
     """
-    return request.headers.get(CANARY_KEY_HEADER, "").strip() or of_body or drawn_key()
+    text = request.headers.get(CANARY_KEY_HEADER, "")
+    try:
+        of_header = text.encode("latin-1").decode()
+    except UnicodeDecodeError as error:
+        raise _bad_header(CANARY_KEY_HEADER, text, "text in UTF-8") from error
+    return of_header.strip() or of_body or drawn_key()
 
 
 def _bad_header(name: str, text: str, wanted: str) -> HttpError:

@@ -179,6 +179,7 @@ class GenerationBody(_Body):
     frequency_penalty: Any = None
     logit_bias: Any = None
     presence_penalty: Any = None
+    safety_identifier: Any = Field(None, description=_OF_A_PERSON)
     user: Any = Field(None, description=_OF_A_PERSON)
     metadata: Any = Field(None, description="No effect.")
     service_tier: Any = Field(None, description="No effect.")
@@ -213,7 +214,7 @@ class GenerationBody(_Body):
     def _person(self) -> str:
         """Whom the OpenAI API's own fields name, in a form that a key can have."""
         for name in ("safety_identifier", "user"):
-            found = getattr(self, name, None)
+            found = getattr(self, name)
             if isinstance(found, str) and found:
                 is_short = len(found) <= NAME_CHARS
                 return found if is_short else hashlib.sha256(found.encode()).hexdigest()
@@ -253,7 +254,6 @@ class ChatBody(GenerationBody):
     parallel_tool_calls: Any = Field(None, description="No effect.")
     prediction: Any = Field(None, description="No effect.")
     prompt_cache_key: Any = Field(None, description="No effect.")
-    safety_identifier: Any = Field(None, description=_OF_A_PERSON)
     store: Any = Field(None, description="No effect.")
 
     @field_validator("top_logprobs")

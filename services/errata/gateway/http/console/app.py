@@ -50,7 +50,7 @@ _SMALL = 64 * 1024  # a token, an address, a code
 _ONLY_EDIT = "edits[0]."  # a form has one
 _SENT_BEFORE = (
     "this form was sent before with other content, and nothing was done now; look at the list of "
-    "edits, or send it again as a new one."
+    "{things}, or send it again as a new one."
 )
 # Strict cookies do not come with a link from elsewhere; they come with the page's own second try.
 _AGAIN = '<!doctype html><meta http-equiv="refresh" content="0"><title>Errata</title>'
@@ -186,7 +186,8 @@ class Console:
             failed = failure_of(error)
             message = error.message.replace(_ONLY_EDIT, "")
             if isinstance(error, RequestIdReusedError):
-                visit, message = _with_new_id(visit), _SENT_BEFORE
+                things = "canaries" if "canaries" in place.path else "edits"
+                visit, message = _with_new_id(visit), _SENT_BEFORE.format(things=things)
             response = await place.show(
                 replace(visit, error=message, status=failed.status, fragment=False)
             )

@@ -143,6 +143,7 @@ def edits(wanted: Filters, size: int, page_token: str = "") -> Call[Page[Edit]]:
         wanted.until,
         wanted.contains,
         wanted.namespace,
+        "",
         page_token,
     )
     call.request.page_size = size
@@ -231,13 +232,14 @@ def canary_setting(
     namespace: str,
     readers: Sequence[str],
     rule: CanaryRule | None,
+    must_be_new: bool,
     comment: str,
     author: str,
     request_id: str,
 ) -> Call[Canary]:
     """Opens a canary, or changes who is in it."""
     return _canary_calls.set_canary(
-        name, share, lane, namespace, readers, rule, comment, author, request_id
+        name, share, lane, namespace, readers, rule, must_be_new, comment, author, request_id
     )
 
 
@@ -280,6 +282,6 @@ def target_score(edit: EditSpec) -> Call[Score]:
     return _calls.score(edit.prompt, edit.target, None, edit.separator, read_by(edit))
 
 
-def read_by(edit: EditSpec) -> tuple[str]:
+def read_by(edit: EditSpec) -> tuple[str, ...]:
     """The namespaces of a request that reads the edit's alone."""
     return (shown(edit.namespace),)

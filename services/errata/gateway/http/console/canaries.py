@@ -22,6 +22,7 @@ _PAGE = 25
 _SHOWN_EDITS = 25
 _MAX_DIGITS = 18
 _TRIED_KEYS = 20_000
+_PRESETS = {"max_error_increase": "1%", "promote_after": "0"}
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _DONE = {
     "opened": "Opened. Submit its edits with a new edit that names it.",
@@ -56,6 +57,7 @@ class CanariesPage:
             canaries=found.items,
             lanes=lanes,
             only_open=only_open,
+            presets=_PRESETS,
             more=f"/console/canaries?{more}" if found.next_page_token else "",
         )
 
@@ -75,6 +77,7 @@ class CanariesPage:
             visit.typed("namespace"),
             _readers(visit),
             _rule(visit),
+            True,
             visit.typed("comment"),
             visit.name,
             visit.request_id,
@@ -120,13 +123,21 @@ class CanaryPage:
         if wanted == "set":
             share = share_of(visit.typed("share"), "share")
             now = await self._canary(visit)
+            readers = _readers(visit)
+            is_same = (share, readers) == (now.share, list(now.readers))
+            if is_same and comment in ("", now.comment):
+                raise InvalidRequestError(
+                    "nothing is different; change the share, the readers or the comment.",
+                    field="share",
+                )
             call = calls.canary_setting(
                 now.name,
                 share,
                 now.lane,
                 now.namespace,
-                _readers(visit),
+                readers,
                 now.rule,
+                False,
                 comment,
                 visit.name,
                 visit.request_id,
@@ -173,9 +184,19 @@ def _readers(visit: Visit) -> list[str]:
 
 
 def _rule(visit: Visit) -> CanaryRule | None:
-    """The rule that was typed; None without a number of requests."""
+    """The rule that was typed; None without a number of requests.
+
+    Raises:
+        InvalidRequestError: a field cannot be read, or others than the number make the rule.
+    """
     number = visit.typed("min_requests")
     if not number:
+        for name, preset in _PRESETS.items():
+            if visit.typed(name) not in ("", preset):
+                raise InvalidRequestError(
+                    "there is no rule without a number of requests; type one, such as 100.",
+                    field="min_requests",
+                )
         return None
     if not (number.isascii() and number.isdecimal()) or len(number) > _MAX_DIGITS:
         raise InvalidRequestError(

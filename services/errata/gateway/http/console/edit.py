@@ -17,6 +17,7 @@ from errata.gateway.http.console.calls_convert import Entry
 from errata.gateway.http.console.canaries import key_within
 from errata.gateway.http.console.pages import Pages, prompt_text
 from errata.gateway.http.console.visit import Visit
+from errata_client.canary import Canary, CanaryState
 from errata_client.edits import Edit, EditState
 from errata_client.prompts import Prompt
 from errata_client.types import Answer
@@ -63,8 +64,11 @@ class EditPage:
         """Its life; with `?ask=now`, also what the model answers now."""
         edit = await self._edit(visit)
         moments = await self._moments(visit, edit)
-        told = await self._told(visit.request, edit) if visit.asked("ask") == "now" else []
-        return self._shown(visit, edit, moments, told=told)
+        if visit.asked("ask") != "now":
+            return self._shown(visit, edit, moments)
+        canary = await self._canary(visit.request, edit)
+        told = await self._told(visit.request, edit, canary)
+        return self._shown(visit, edit, moments, told=told, canary=canary)
 
     async def act(self, visit: Visit) -> Response:
         """Previews, withdraws or reverts it.
@@ -99,6 +103,7 @@ class EditPage:
         *,
         told: Iterable[Told] = (),
         preview: object = None,
+        canary: Canary | None = None,
     ) -> Response:
         return self._pages.page(
             visit,
@@ -107,6 +112,7 @@ class EditPage:
             moments=moments,
             told=list(told),
             preview=preview,
+            is_tried=canary is not None and canary.state is CanaryState.OPEN,
             done=_DONE.get(visit.asked("done"), ""),
             moves=edit.state in (EditState.REQUESTED, EditState.FITTING),
         )
@@ -134,12 +140,18 @@ class EditPage:
         )
         return {entry.shown.seq: entry for page in pages for entry in page.items}
 
-    async def _told(self, request: Request, edit: Edit) -> list[Told]:
+    async def _canary(self, request: Request, edit: Edit) -> Canary | None:
+        if not edit.spec.canary:
+            return None
+        return await self._backend.call(request, calls.canary(edit.spec.canary))
+
+    async def _told(self, request: Request, edit: Edit, canary: Canary | None) -> list[Told]:
         spec = edit.spec
-        key = ""
-        if spec.canary:  # only a request that is in it reads the edit
-            canary = await self._backend.call(request, calls.canary(spec.canary))
+        key, reads = "", calls.read_by(spec)
+        if canary is not None:  # only a request that is in it reads the edit
             key = await asyncio.to_thread(key_within, canary)
+            if not key and canary.state is CanaryState.OPEN:
+                reads = (*reads, *canary.readers[:1])
         asked: list[tuple[str, Prompt]] = [("prompt", spec.prompt)]
         asked += [("rephrasing", each) for each in spec.rephrases]
         asked += [("probe", each) for each in spec.locality_probes]
@@ -149,7 +161,7 @@ class EditPage:
             *(
                 self._backend.call(
                     request,
-                    calls.answer(prompt, position, _ANSWER_TOKENS, calls.read_by(spec), key),
+                    calls.answer(prompt, position, _ANSWER_TOKENS, reads, key),
                 )
                 for _, prompt in asked
             )

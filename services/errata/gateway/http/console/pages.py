@@ -119,7 +119,8 @@ class Pages:
             edit_path=lambda name: f"/console/{name}",
             state=lambda state: _LABELS[state],
             share=lambda value: "–" if value is None else f"{value:.0%}",
-            percent=lambda value: "–" if value is None else share_text(value),
+            percent=share_text,
+            measured=lambda value: "–" if value is None else f"{value:.2%}",
             points=lambda value: f"{value * 100:g}",
             span=span_text,
         )

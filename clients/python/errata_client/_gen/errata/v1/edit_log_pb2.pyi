@@ -791,6 +791,7 @@ class CanarySet(google.protobuf.message.Message):
     READERS_FIELD_NUMBER: builtins.int
     RULE_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
+    ROLLS_BACK_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
     canary: builtins.str
     """Format: canaries/{canary}."""
@@ -802,6 +803,8 @@ class CanarySet(google.protobuf.message.Message):
     """Share of the requests that read the namespace, in parts per million."""
     comment: builtins.str
     """Why."""
+    rolls_back: builtins.bool
+    """Begins a roll-back: nobody is in it from here on; the writer carries the rest out."""
     @property
     def readers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Requests that read one of these namespaces as well are in it; `default` is the default one."""
@@ -824,10 +827,11 @@ class CanarySet(google.protobuf.message.Message):
         readers: collections.abc.Iterable[builtins.str] | None = ...,
         rule: errata_client._gen.errata.v1.types_pb2.CanaryRule | None = ...,
         comment: builtins.str = ...,
+        rolls_back: builtins.bool = ...,
         signature: global___Signature | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_rule", b"_rule", "_signature", b"_signature", "rule", b"rule", "signature", b"signature"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_rule", b"_rule", "_signature", b"_signature", "canary", b"canary", "comment", b"comment", "lane", b"lane", "namespace", b"namespace", "readers", b"readers", "rule", b"rule", "share_ppm", b"share_ppm", "signature", b"signature"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_rule", b"_rule", "_signature", b"_signature", "canary", b"canary", "comment", b"comment", "lane", b"lane", "namespace", b"namespace", "readers", b"readers", "rolls_back", b"rolls_back", "rule", b"rule", "share_ppm", b"share_ppm", "signature", b"signature"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_rule", b"_rule"]) -> typing.Literal["rule"] | None: ...
     @typing.overload

@@ -284,7 +284,7 @@ class SubmitEditsRequest(google.protobuf.message.Message):
     request_id: builtins.str
     """Required. A UUID; the same id with other content is refused."""
     lane: builtins.str
-    """Format: lanes/{lane}; the default lane if empty."""
+    """Format: lanes/{lane}; if empty, that of the canaries of the edits, or the default lane."""
     author: builtins.str
     """Who submits them. At most 256 characters."""
     @property
@@ -497,6 +497,7 @@ class ListEditsRequest(google.protobuf.message.Message):
     UNTIL_TIME_FIELD_NUMBER: builtins.int
     CONTAINS_FIELD_NUMBER: builtins.int
     NAMESPACE_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
     page_size: builtins.int
     """At most 1,000; 100 if zero."""
     page_token: builtins.str
@@ -511,6 +512,8 @@ class ListEditsRequest(google.protobuf.message.Message):
     """Only edits whose prompt, target, subject or source contains this, ignoring case."""
     namespace: builtins.str
     """Only edits of this namespace, if set; empty or `default` is the default one."""
+    canary: builtins.str
+    """Only edits that were submitted to this canary, if not empty. Format: canaries/{canary}."""
     @property
     def from_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """Only edits that were requested at this time or later, if set."""
@@ -531,9 +534,10 @@ class ListEditsRequest(google.protobuf.message.Message):
         until_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         contains: builtins.str = ...,
         namespace: builtins.str | None = ...,
+        canary: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_namespace", b"_namespace", "from_time", b"from_time", "namespace", b"namespace", "until_time", b"until_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "author", b"author", "contains", b"contains", "from_time", b"from_time", "lane", b"lane", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "until_time", b"until_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_namespace", b"_namespace", "author", b"author", "canary", b"canary", "contains", b"contains", "from_time", b"from_time", "lane", b"lane", "namespace", b"namespace", "page_size", b"page_size", "page_token", b"page_token", "state", b"state", "until_time", b"until_time"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_namespace", b"_namespace"]) -> typing.Literal["namespace"] | None: ...
 
 global___ListEditsRequest = ListEditsRequest
@@ -767,7 +771,7 @@ class PreviewEditsRequest(google.protobuf.message.Message):
     LANE_FIELD_NUMBER: builtins.int
     NAMES_FIELD_NUMBER: builtins.int
     lane: builtins.str
-    """Format: lanes/{lane}; the default lane if empty."""
+    """Format: lanes/{lane}; if empty, that of the canaries of the edits, or the default lane."""
     @property
     def edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[errata_client._gen.errata.v1.types_pb2.EditSpec]:
         """At most as many as the writer fits in one batch."""
@@ -1206,9 +1210,11 @@ class Canary(google.protobuf.message.Message):
     namespace: builtins.str
     """Of all of its edits; empty for the default one."""
     share: builtins.float
-    """Share of the requests that read the namespace, 0 to 1."""
+    """Share of the requests that read the namespace, 0 to 1. Of one that was rolled back, share,
+    readers and rule are the last with which a request could be in it.
+    """
     comment: builtins.str
-    """Of the newest entry about it."""
+    """Of the newest entry about it that has one."""
     author: builtins.str
     """Who opened it."""
     opened_seq: builtins.int
@@ -1293,6 +1299,7 @@ class SetCanaryRequest(google.protobuf.message.Message):
     RULE_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     AUTHOR_FIELD_NUMBER: builtins.int
+    MUST_BE_NEW_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Required. A UUID; the same id with other content is refused."""
     name: builtins.str
@@ -1302,13 +1309,15 @@ class SetCanaryRequest(google.protobuf.message.Message):
     namespace: builtins.str
     """The namespace of its edits; empty or `default` for the default one. It cannot change."""
     share: builtins.float
-    """Share of the requests that read the namespace, 0 to 1. A request that is in it stays in it as
-    the share grows.
+    """Required. Share of the requests that read the namespace, 0 to 1. A request that is in it stays
+    in it as the share grows.
     """
     comment: builtins.str
     """Why; kept in the log. At most 4,000 characters."""
     author: builtins.str
     """Who sets it. At most 256 characters."""
+    must_be_new: builtins.bool
+    """Only opens: refused if the canary is open already."""
     @property
     def readers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Requests that read one of these namespaces as well are in it; at most 16."""
@@ -1324,15 +1333,19 @@ class SetCanaryRequest(google.protobuf.message.Message):
         name: builtins.str = ...,
         lane: builtins.str = ...,
         namespace: builtins.str = ...,
-        share: builtins.float = ...,
+        share: builtins.float | None = ...,
         readers: collections.abc.Iterable[builtins.str] | None = ...,
         rule: errata_client._gen.errata.v1.types_pb2.CanaryRule | None = ...,
         comment: builtins.str = ...,
         author: builtins.str = ...,
+        must_be_new: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_rule", b"_rule", "rule", b"rule"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_rule", b"_rule", "author", b"author", "comment", b"comment", "lane", b"lane", "name", b"name", "namespace", b"namespace", "readers", b"readers", "request_id", b"request_id", "rule", b"rule", "share", b"share"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_rule", b"_rule", "_share", b"_share", "rule", b"rule", "share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_rule", b"_rule", "_share", b"_share", "author", b"author", "comment", b"comment", "lane", b"lane", "must_be_new", b"must_be_new", "name", b"name", "namespace", b"namespace", "readers", b"readers", "request_id", b"request_id", "rule", b"rule", "share", b"share"]) -> None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_rule", b"_rule"]) -> typing.Literal["rule"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_share", b"_share"]) -> typing.Literal["share"] | None: ...
 
 global___SetCanaryRequest = SetCanaryRequest
 

@@ -212,7 +212,8 @@ class EditingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EndCanary(self, request, context):
-        """Promotes a canary or rolls it back. Idempotent by request id.
+        """Promotes a canary or rolls it back. Idempotent by request id. Refuses a promotion if audience or
+        rule change while it waits for a fit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -111,7 +111,9 @@ class EditingServiceStub:
         errata_client._gen.errata.v1.editing_pb2.EndCanaryRequest,
         errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse,
     ]
-    """Promotes a canary or rolls it back. Idempotent by request id."""
+    """Promotes a canary or rolls it back. Idempotent by request id. Refuses a promotion if audience or
+    rule change while it waits for a fit.
+    """
 
     ListCanaries: grpc.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListCanariesRequest,
@@ -212,7 +214,9 @@ class EditingServiceAsyncStub:
         errata_client._gen.errata.v1.editing_pb2.EndCanaryRequest,
         errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse,
     ]
-    """Promotes a canary or rolls it back. Idempotent by request id."""
+    """Promotes a canary or rolls it back. Idempotent by request id. Refuses a promotion if audience or
+    rule change while it waits for a fit.
+    """
 
     ListCanaries: grpc.aio.UnaryUnaryMultiCallable[
         errata_client._gen.errata.v1.editing_pb2.ListCanariesRequest,
@@ -341,7 +345,9 @@ class EditingServiceServicer(metaclass=abc.ABCMeta):
         request: errata_client._gen.errata.v1.editing_pb2.EndCanaryRequest,
         context: _ServicerContext,
     ) -> typing.Union[errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse, collections.abc.Awaitable[errata_client._gen.errata.v1.editing_pb2.EndCanaryResponse]]:
-        """Promotes a canary or rolls it back. Idempotent by request id."""
+        """Promotes a canary or rolls it back. Idempotent by request id. Refuses a promotion if audience or
+        rule change while it waits for a fit.
+        """
 
     @abc.abstractmethod
     def ListCanaries(

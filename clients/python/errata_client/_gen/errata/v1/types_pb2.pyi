@@ -354,9 +354,13 @@ class CanaryRule(google.protobuf.message.Message):
     MAX_ERROR_INCREASE_FIELD_NUMBER: builtins.int
     PROMOTE_AFTER_SECONDS_FIELD_NUMBER: builtins.int
     min_requests: builtins.int
-    """Decides once this many requests were in the canary. At least 1."""
+    """Decides once this many requests were in the canary, for a promotion under its present audience.
+    At least 1.
+    """
     max_error_increase: builtins.float
-    """Rolls back if the canary's share of errors is larger than the rest's by more than this."""
+    """Rolls back if the canary's share of errors is larger than the rest's by more than this; a rest
+    without requests has none.
+    """
     promote_after_seconds: builtins.int
     """Promotes if the canary was open for this long with its present audience; never if 0."""
     def __init__(
@@ -424,7 +428,9 @@ class CanaryCounts(google.protobuf.message.Message):
     tokens: builtins.int
     """Tokens of the answers."""
     microseconds: builtins.int
-    """Time from arrival to the end of the answer, in microseconds."""
+    """Time from when the replica has reached the position that was asked for to the end of the
+    answer, in microseconds.
+    """
     def __init__(
         self,
         *,
