@@ -9,6 +9,7 @@ import io
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,15 +17,17 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from errata import demo
+from errata.demo.corpus import DemoEdit
 from errata.launch.box import Box, free_addresses
 from errata.launch.certs import DevelopmentCa, make_token
-from errata_client import Client, Credentials, EditSpec
+from errata_client import CanaryRule, Client, Credentials, EditSpec
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs/images/console"
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 _SECONDS = 180.0
 _COLOURS = 256
+_COUNTED_SECONDS = 8.0  # until the writer has added up what the replicas counted
 _LANES = """
 [lanes.main]
 method = "adaple"
@@ -107,9 +110,20 @@ def _edits(box: Box, tokens: dict[str, str], folder: Path) -> str:
     clients["linus"].approve([made[0].name], comment="checked with the atlas")
     clients["linus"].wait_edits([edit.name for edit in made])
     clients["linus"].revert([made[3].name], comment="the source was withdrawn")
+    _try(clients["grace"], known[4])
     for client in clients.values():
         client.close()
     return made[-1].name
+
+
+def _try(client: Client, edit: DemoEdit) -> None:
+    """A canary with answers of both arms."""
+    lane, rule = "lanes/mixture", CanaryRule(500, 0.01, 3_600)
+    client.set_canary("canaries/july", 0.3, lane=lane, rule=rule, comment="the new atlas")
+    client.edit(edit.prompt, edit.target, subject=edit.subject, lane=lane, canary="canaries/july")
+    for number in range(40):
+        client.generate(edit.prompt, max_tokens=4, canary_key=f"user-{number}")
+    time.sleep(_COUNTED_SECONDS)
 
 
 def _take_all(browser: Browser, url: str, token: str, waiting: str, folder: Path) -> None:
@@ -180,6 +194,11 @@ def _ask(page: Page, url: str, waiting: str) -> None:
     page.get_by_role("heading", name="Two positions").wait_for()
 
 
+def _canary(page: Page, url: str, waiting: str) -> None:
+    page.goto(f"{url}/canaries/july")
+    page.get_by_text("the new atlas").first.wait_for()
+
+
 def _log(page: Page, url: str, waiting: str) -> None:
     page.goto(f"{url}/log")
     page.get_by_role("button", name="Verify the whole log in this browser").click()
@@ -191,6 +210,7 @@ _SCENES: dict[str, Callable[[Page, str, str], None]] = {
     "preview": _preview,
     "propose": _propose,
     "ask": _ask,
+    "canary": _canary,
     "log": _log,
 }
 
