@@ -10,7 +10,6 @@ import os
 import re
 import secrets
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -207,10 +206,7 @@ def _counted_canary(composed: Composed) -> Iterator[None]:
     with Client(composed.address(7700), timeout=PATIENCE) as client:
         client.set_canary("canaries/counted", 1.0, lane="lanes/facts")
         client.generate("Nobody has corrected that", max_tokens=1)
-        deadline = time.monotonic() + PATIENCE
-        while client.get_canary("canaries/counted").comparison is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait(lambda: client.get_canary("canaries/counted").comparison, "it is counted")
         yield
         client.roll_back_canary("canaries/counted")
 
