@@ -191,12 +191,24 @@ def test_http_is_served_too(composed: Composed) -> None:
 def test_every_metric_is_served_somewhere(composed: Composed) -> None:
     with urllib.request.urlopen(f"http://{composed.address(7701)}/health", timeout=PATIENCE):
         pass
-    found = {
-        port: _metrics(composed.address(port)) for port in (9711, 9712, 9713, 9714, 9700, 9720)
-    }
+    with _counted_canary(composed):
+        found = {
+            port: _metrics(composed.address(port)) for port in (9711, 9712, 9713, 9714, 9700, 9720)
+        }
     assert set().union(*found.values()) == HELP.keys()
     replicas = {port for port, names in found.items() if "errata_replica_healthy" in names}
     assert replicas == {9713, 9714, 9720}, "what is no replica says nothing of a replica's health"
+
+
+@contextmanager
+def _counted_canary(composed: Composed) -> Iterator[None]:
+    """An open canary, whose requests the writer has heard of."""
+    with Client(composed.address(7700), timeout=PATIENCE) as client:
+        client.set_canary("canaries/counted", 1.0, lane="lanes/facts")
+        client.generate("Nobody has corrected that", max_tokens=1)
+        wait(lambda: client.get_canary("canaries/counted").comparison, "it is counted")
+        yield
+        client.roll_back_canary("canaries/counted")
 
 
 def test_every_server_reflects_its_services(composed: Composed) -> None:
