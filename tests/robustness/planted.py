@@ -253,7 +253,7 @@ BUGS = (
         "the state's digest does not cover the lanes",
         "P7",
         _REPLICAS + _PREFIX,
-        "replica/applier.py",
+        "replica/state_digest.py",
         "{lane.configured.config_digest}|{lane.lane.digest()}",
         "{lane.configured.config_digest}|",
     ),
