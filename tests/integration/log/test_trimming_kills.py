@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import subprocess
 import sys
@@ -98,7 +99,9 @@ def at_step(step: str, redis_server: RedisServer) -> Iterator[None]:
         raise structlog.DropEvent
 
     old = structlog.get_config()
-    structlog.configure(processors=[watch])
+    # Steps are told at the debug level, which another test's configuration may leave out.
+    everything = structlog.make_filtering_bound_logger(logging.NOTSET)
+    structlog.configure(processors=[watch], wrapper_class=everything)
     try:
         yield
     finally:

@@ -103,7 +103,7 @@ def test_the_gateway_admits_who_has_the_role_and_a_valid_token(box: Box, ca: Dev
                 assert code not in REFUSED, (method, role, code)
             else:
                 assert code is grpc.StatusCode.PERMISSION_DENIED, (method, role, code)
-    assert asked == 25 * 4 * 5
+    assert asked == 28 * 4 * 5
 
 
 def test_the_services_behind_it_admit_who_has_the_role_and_a_certificate(

@@ -171,7 +171,8 @@ def test_the_console_shows_the_canary_and_asks_as_its_readers_do(
 
 
 def test_edits_log_and_export_name_the_canary(system: System, trial: Trial, tmp_path: Path) -> None:
-    assert NAME in _errata(system, "edits", "--contains", PROMPT)
+    listed = json.loads(_errata(system, "edits", "--contains", PROMPT, "--json"))
+    assert [each["spec"]["canary"] for each in listed if each["name"] == trial.edit] == [NAME]
     log = _errata(system, "log", "--json")
     said = [(entry["kind"], entry["detail"]) for entry in json.loads(log)]
     assert ("edits_canaried", f"{LANE}, {NAME}") in said
