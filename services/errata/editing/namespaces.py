@@ -67,7 +67,7 @@ def is_canary_place(place: str) -> bool:
     return _CANARY_MARK in place
 
 
-def is_open_place(place: str) -> bool:
+def can_be_canary_place(place: str) -> bool:
     """Whether the edits of some canary could lie in this place."""
     namespace, mark, canary = place.partition(_CANARY_MARK)
     is_named = CANARY_NAME.fullmatch(_CANARY_PREFIX + canary) is not None

@@ -13,8 +13,8 @@ from errata.editing.namespaces import (
     DEFAULT_ONLY,
     Reading,
     Readings,
+    can_be_canary_place,
     is_canary_place,
-    is_open_place,
     reading_of,
 )
 from errata.errors import InvalidRequestError
@@ -85,7 +85,7 @@ def _reading_from(message: retrieval_pb2.Reading, index: int) -> Reading:
     if not message.places:
         return names
     field = f"readings[{index}].places"
-    if len(message.places) > MAX_OPEN or not all(map(is_open_place, message.places)):
+    if len(message.places) > MAX_OPEN or not all(map(can_be_canary_place, message.places)):
         raise InvalidRequestError("it names no places of open canaries.", field=field)
     return tuple(sorted({*names, *message.places}))
 

@@ -24,11 +24,11 @@ from errata.log.entries import EditsRejected, Rejection
 from errata.platform.detached import Detached, StillRunningError
 from errata.platform.failpoints import failpoint_async
 from errata.writer.canary_book import CanaryBook, CanaryRecord, decision_digest
-from errata.writer.canary_lanes import check_able, check_known
+from errata.writer.canary_lanes import check_able
 from errata.writer.canary_rules import Decision
 from errata.writer.canary_tally import CanaryTally
 from errata.writer.edited_model import EditedModel
-from errata.writer.intake import check_request_id
+from errata.writer.intake import check_known, check_request_id
 from errata.writer.publish import AUTHOR, Publisher, own_request_id
 from errata.writer.record import State
 from errata.writer.timetable import parts_of

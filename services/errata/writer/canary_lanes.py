@@ -7,22 +7,8 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from errata.editing.registry import get_method, methods
-from errata.errors import InvalidRequestError, UnknownLaneError
+from errata.errors import InvalidRequestError
 from errata.log.entries import LaneConfigured
-
-
-def check_known(lane: str, lanes: Mapping[str, LaneConfigured]) -> None:
-    """Returns if there is such a lane.
-
-    Raises:
-        UnknownLaneError: there is none.
-    """
-    if lane not in lanes:
-        raise UnknownLaneError(
-            f"there is no lane {lane!r}; choose one of {', '.join(sorted(lanes))}.",
-            field="lane",
-            lane=lane,
-        )
 
 
 def check_able(lane: str, lanes: Mapping[str, LaneConfigured]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,7 +19,12 @@ from errata.editing.model.seam import MOST_STATED, is_separator
 from errata.editing.namespaces import DEFAULT, namespace_of, place_of, shown
 from errata.editing.registry import get_method, methods
 from errata.editing.text import MAX_MARKS, stacked_marks
-from errata.errors import InvalidEditError, InvalidRequestError, LimitExceededError
+from errata.errors import (
+    InvalidEditError,
+    InvalidRequestError,
+    LimitExceededError,
+    UnknownLaneError,
+)
 from errata.log.entries import UNTIMED, LaneConfigured, Schedule
 from errata.platform.settings import WriterSettings
 from errata.writer.canary_intake import checked_name
@@ -114,6 +119,20 @@ def _check_order(times: Schedule, field: str) -> None:
         raise InvalidEditError(
             f"{field}.expires_at is not after effective_from; exchange them, or leave one out.",
             field=f"{field}.expires_at",
+        )
+
+
+def check_known(lane: str, lanes: Collection[str]) -> None:
+    """Returns if there is such a lane.
+
+    Raises:
+        UnknownLaneError: there is none.
+    """
+    if lane not in lanes:
+        raise UnknownLaneError(
+            f"there is no lane {lane!r}; choose one of {', '.join(sorted(lanes))}.",
+            field="lane",
+            lane=lane,
         )
 
 

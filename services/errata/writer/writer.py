@@ -13,7 +13,7 @@ from errata.editing.chat import Prompt
 from errata.editing.edit import Edit
 from errata.editing.lane.contract import LaneReport, Resources
 from errata.editing.model.causal_lm import CausalLM
-from errata.errors import QueueFullError, UnknownLaneError
+from errata.errors import QueueFullError
 from errata.indices.faiss_indices import FaissIndices
 from errata.log.entries import UNTIMED, EditsRequested, ProbesSet
 from errata.log.reader import EntryReader
@@ -34,6 +34,7 @@ from errata.writer.intake import (
     Draft,
     accept,
     accept_probes,
+    check_known,
     check_lane_takes,
     check_request_id,
     refuse_expired,
@@ -271,12 +272,7 @@ class Writer:
     ) -> tuple[str, list[Edit]]:
         """The lane's name, and the edits, checked; if `is_known`, they were accepted before."""
         lane = lane or self._settings.default_lane
-        if lane not in self.ledger.lanes:
-            raise UnknownLaneError(
-                f"there is no lane {lane!r}; choose one of {', '.join(sorted(self.ledger.lanes))}.",
-                field="lane",
-                lane=lane,
-            )
+        check_known(lane, self.ledger.lanes)
         edits = await asyncio.to_thread(accept, drafts, self._edited.model, self._settings)
         if not is_known:  # a retry can come when its canary has ended
             check_canaries(edits, lane, self.ledger.canaries)

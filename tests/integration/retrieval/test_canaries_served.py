@@ -14,8 +14,7 @@ from errata.worker.replica import Replica
 from errata.writer.record import State
 from errata_client._gen.errata.v1 import editing_pb2 as pb
 from errata_client._gen.errata.v1 import types_pb2
-from tests.integration.retrieval.stack import FACTS, Stack, served
-from tests.integration.retrieval.test_canary_decisions import (
+from tests.integration.retrieval.canary_desk import (
     OWN,
     PROMOTE,
     ROLL_BACK,
@@ -24,6 +23,7 @@ from tests.integration.retrieval.test_canary_decisions import (
     ended,
     wait_for,
 )
+from tests.integration.retrieval.stack import FACTS, Stack, served
 from tests.integration.retrieval.test_namespaces import config_of
 from tests.integration.retrieval.test_snapshots import SNAPSHOTS, snapshot_after
 from tests.waiting import PATIENCE

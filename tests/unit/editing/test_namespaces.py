@@ -263,6 +263,26 @@ def test_a_batch_searches_each_namespace_that_it_reads_once_and_no_other() -> No
     assert sorted(index.searches) == [(1, 2), (3, 2)]
 
 
+class _FindsFirst(KeyIndex):
+    """An approximate index that proposes the first row alone."""
+
+    def nearest(self, rows: SearchedRows, queries: Tensor, k: int) -> Tensor:
+        return torch.tensor([[0, *[-1] * (k - 1)]] * len(queries))
+
+
+def test_where_only_hidden_edits_are_proposed_none_is_named() -> None:
+    names = ("edits/1-0", "edits/2-0", "edits/3-0")
+    facts = (fact_of("a"), fact_of("b"), fact_of("a"))
+    rows = Rows(names, facts, torch.eye(WIDTH)[:3], torch.zeros(3, 1))
+    inventory = Inventory.of(rows.placed({"edits/3-0": "~spring"}))
+    readings: list[Reading] = [("", "~spring"), DEFAULT_ONLY]
+    found = by_cosine(inventory, 0.5, _FindsFirst(), torch.eye(WIDTH)[[0, 0]], readings)
+    assert [(claim.edit, claim.holds) for claim in found] == [
+        ("edits/3-0", False),
+        ("edits/1-0", True),
+    ]
+
+
 def test_of_equal_scores_the_newest_readable_edit_wins() -> None:
     key = torch.eye(WIDTH)[:1].repeat(3, 1)
     names = ("edits/1-0", "edits/2-0", "edits/3-0")

@@ -9,7 +9,8 @@ import pytest
 
 from errata.errors import InvalidRequestError, UnknownLaneError
 from errata.log.entries import LaneConfigured
-from errata.writer.canary_lanes import check_able, check_known
+from errata.writer.canary_lanes import check_able
+from errata.writer.intake import check_known
 
 
 def lanes(**methods: tuple[str, dict[str, Any]]) -> dict[str, LaneConfigured]:

@@ -242,8 +242,8 @@ class Repository:
         return [self._memory.rows[name] for name in names]
 
     def name_of(self, row: int) -> str:
-        """The edit of a row."""
-        return self._memory.names[row]
+        """The edit of a row; empty for −1, where a search found none."""
+        return self._memory.names[row] if row >= 0 else ""
 
     def value_of(self, name: str) -> Tensor:
         """What one edit carries.

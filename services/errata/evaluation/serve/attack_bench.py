@@ -13,10 +13,10 @@ from typing import Any
 
 from rich.console import Console
 
-from errata.evaluation.serve.client_rounds import ClientLoad, asked
+from errata.evaluation.serve.client_rounds import ClientLoad, asked, tokens_per_second
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.own_system import OwnSystem, own_system
-from errata.evaluation.serve.report import quantiles_ms, suite_report
+from errata.evaluation.serve.report import p99_ms, quantiles_ms, suite_report
 from errata.evaluation.serve.workload import Timings
 from errata.launch.box import Box
 from errata.launch.certs import DevelopmentCa, make_token
@@ -75,12 +75,10 @@ async def _measure(plan: AttackPlan, box: Box, console: Console) -> dict[str, An
                     found[name].append(await asked(client, prompts, load, plan.concurrency))
     whole = {name: [s for t in rounds for s in t.whole] for name, rounds in found.items()}
     first = {name: [s for t in rounds for s in t.first] for name, rounds in found.items()}
-    rates = {
-        name: sum(t.num_tokens for t in r) / sum(t.elapsed for t in r) for name, r in found.items()
-    }
+    rates = {name: tokens_per_second(rounds) for name, rounds in found.items()}
     return suite_report(
         "attack",
-        ratio=_p99(whole["beside"]) / _p99(whole["without"]),
+        ratio=p99_ms(whole["beside"]) / p99_ms(whole["without"]),
         ours=rates["beside"],
         baseline=rates["without"],
         first=first["beside"],
@@ -88,8 +86,8 @@ async def _measure(plan: AttackPlan, box: Box, console: Console) -> dict[str, An
         whole=whole["beside"],
         requests=2 * plan.rounds * plan.requests,
         p99_ratio={
-            "ttft": _p99(first["beside"]) / _p99(first["without"]),
-            "e2e": _p99(whole["beside"]) / _p99(whole["without"]),
+            "ttft": p99_ms(first["beside"]) / p99_ms(first["without"]),
+            "e2e": p99_ms(whole["beside"]) / p99_ms(whole["without"]),
         },
         without={
             "ttft_ms": quantiles_ms(first["without"]),
@@ -98,10 +96,6 @@ async def _measure(plan: AttackPlan, box: Box, console: Console) -> dict[str, An
         attacks=dict(sorted(attacks.items())),
         parameters=asdict(plan),
     )
-
-
-def _p99(seconds: list[float]) -> float:
-    return float(quantiles_ms(seconds)["p99"] or 0.0)
 
 
 @asynccontextmanager

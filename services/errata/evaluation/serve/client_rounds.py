@@ -61,6 +61,11 @@ async def asked(
     return timings
 
 
+def tokens_per_second(rounds: Sequence[Timings]) -> float:
+    """Of all rounds together."""
+    return sum(t.num_tokens for t in rounds) / sum(t.elapsed for t in rounds)
+
+
 def compared(
     alone: Mapping[str, Sequence[Timings]],
     parallel: Mapping[str, Sequence[Timings]],

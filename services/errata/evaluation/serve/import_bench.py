@@ -22,10 +22,10 @@ from rich.console import Console
 
 from errata import demo
 from errata.errors import StartupError
-from errata.evaluation.serve.client_rounds import ClientLoad, asked
+from errata.evaluation.serve.client_rounds import ClientLoad, asked, tokens_per_second
 from errata.evaluation.serve.load_edits import counterfactual_edits
 from errata.evaluation.serve.own_system import OwnSystem, own_system
-from errata.evaluation.serve.report import quantiles_ms, suite_report
+from errata.evaluation.serve.report import p99_ms, quantiles_ms, suite_report
 from errata.evaluation.serve.workload import Timings
 from errata.launch.box import Box
 from errata_client import AsyncClient
@@ -43,7 +43,6 @@ class ImportPlan:
         system: that is started.
         rows: of the file.
         lane: takes them.
-        rate: most rows a second that the import sends; 0 does not limit it.
         rounds: of requests without an import.
         requests: of a round.
         concurrency: of them in flight.
@@ -53,7 +52,6 @@ class ImportPlan:
     system: OwnSystem
     rows: int = 10_000
     lane: str = "lanes/facts"
-    rate: float = 0.0
     rounds: int = 5
     requests: int = 96
     concurrency: int = 4
@@ -134,7 +132,7 @@ async def _importing(
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "errata.cli", "import", str(file)),
-        *("--lane", plan.lane, "--target", target, "--rate", str(plan.rate)),
+        *("--lane", plan.lane, "--target", target),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
     )
@@ -185,13 +183,12 @@ def import_figures(
         "without": [s for t in without for s in t.first],
         "beside": [s for t in beside for s in t.first],
     }
-    p99 = {name: float(quantiles_ms(found)["p99"] or 0) for name, found in whole.items()}
     total = sum(states.values(), Counter())
     return suite_report(
         "import",
-        ratio=p99["beside"] / p99["without"],
-        ours=_rate(beside),
-        baseline=_rate(without),
+        ratio=p99_ms(whole["beside"]) / p99_ms(whole["without"]),
+        ours=tokens_per_second(beside),
+        baseline=tokens_per_second(without),
         first=first["beside"],
         between=[s for t in beside for s in t.between],
         whole=whole["beside"],
@@ -209,7 +206,3 @@ def import_figures(
         },
         parameters=asdict(plan),
     )
-
-
-def _rate(rounds: Sequence[Timings]) -> float:
-    return sum(t.num_tokens for t in rounds) / sum(t.elapsed for t in rounds)

@@ -26,6 +26,11 @@ def quantiles_ms(seconds: Sequence[float]) -> Quantiles:
     return {"p50": at(0.50), "p95": at(0.95), "p99": at(0.99)}
 
 
+def p99_ms(seconds: Sequence[float]) -> float:
+    """p99 in milliseconds; 0 if nothing was measured."""
+    return quantiles_ms(seconds)["p99"] or 0.0
+
+
 def suite_report(
     suite: str,
     *,
