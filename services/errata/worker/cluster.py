@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import subprocess
 import sys
@@ -54,11 +53,21 @@ def head_with_workers(settings: Settings) -> Iterator[None]:
     Raises:
         StartupError: the address is taken, or the workers did not start.
     """
-    os.environ.pop("RAY_ADDRESS", None)  # `auto` would prefer it to the head that starts here
-    given = settings.worker.ray_address
-    # `auto` finds this node's own address; several clusters can be on this machine, though.
-    address = given if is_loopback(host_and_port(given)[0]) else "auto"
-    with head_node(settings), _connected(address=address, log_to_driver=True), _workers(settings):
+    with joined_head(settings), _workers(settings):
+        yield
+
+
+@contextlib.contextmanager
+def joined_head(settings: Settings) -> Iterator[None]:
+    """Starts the head of a Ray cluster that others can join, and connects to it.
+
+    Raises:
+        StartupError: the address is taken.
+    """
+    # Its exact address: `auto` takes the cluster that last started on this machine.
+    host, port = _head_address(settings)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    with head_node(settings), _connected(address=address, log_to_driver=True, **_located(host)):
         yield
 
 
@@ -71,9 +80,7 @@ def head_node(settings: Settings) -> Iterator[None]:
     Raises:
         StartupError: the address is taken.
     """
-    host, port = host_and_port(settings.worker.ray_address)
-    if host == "0.0.0.0":
-        host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    host, port = _head_address(settings)
     arguments = [
         *("--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=false"),
         "--no-monitor",
@@ -102,8 +109,6 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
         with _connected(address=address, log_to_driver=False):
             yield ray.is_initialized
         return
-    # Without its own address, Ray takes this process for one on the head's machine, and answers
-    # do not arrive.
     own = _own_ip(address)
     node = [
         *(f"--address={address}", f"--node-ip-address={own}", "--num-cpus=0", "--num-gpus=0"),
@@ -111,9 +116,25 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
     ]
     with (
         _node(node) as is_running,
-        _connected(address=address, _node_ip_address=own, log_to_driver=False),
+        _connected(address=address, log_to_driver=False, **_located(own)),
     ):
         yield is_running
+
+
+def _head_address(settings: Settings) -> tuple[str, int]:
+    """Where the head listens: this machine's own address if its host is all of them."""
+    host, port = host_and_port(settings.worker.ray_address)
+    if host == "0.0.0.0":
+        host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    return host, port
+
+
+def _located(host: str) -> dict[str, str]:
+    """Tells Ray which node this process is on, by the node's own address.
+
+    Otherwise Ray takes it for one on the head's machine, and answers do not arrive.
+    """
+    return {} if is_loopback(host) else {"_node_ip_address": host}
 
 
 def _own_ip(address: str) -> str:
