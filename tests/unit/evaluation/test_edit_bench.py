@@ -76,6 +76,8 @@ def _figures(found: Any) -> Any:
     volatile = {
         "edit_seconds_mean",
         "edit_seconds",
+        "edit_cpu_seconds_mean",
+        "edit_cpu_seconds",
         "seconds",
         "seconds_each",
         "ask_seconds",
@@ -103,6 +105,7 @@ def test_a_result_has_the_names_that_other_tools_read(plan: Plan) -> None:
     )
     assert (found["edits"], found["batch"], found["seed"], found["num_rejected"]) == (4, 2, 0, 0)
     assert found["edit_seconds_mean"] > 0
+    assert found["edit_cpu_seconds_mean"] > 0
     assert found["state_bytes"] > 0
     assert found["commit"]
     assert found["command"].split()[0] == "errata"

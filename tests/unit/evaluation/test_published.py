@@ -24,7 +24,7 @@ columns = [
 ]
 [table.short]
 rows = "main"
-columns = [["s/edit", "seconds"]]
+columns = [["s/edit", "seconds"], ["CPU", "cpu_seconds"]]
 [table.adaple-runs]
 columns = [["before", "pre:locality.exact"]]
 [paired.gap]
@@ -55,6 +55,7 @@ def result(exact: float = 0.5, edits: tuple[int, ...] = (1, 2)) -> dict[str, Any
             "edits": number,
             "batch": 1,
             "edit_seconds_mean": 0.123456,
+            "edit_cpu_seconds_mean": None if number == 1 else 0.234567,
             "state_bytes": 10 * number,
             "num_rejected": 0,
             "ci95_over": "seeds",
@@ -130,7 +131,8 @@ def test_files_become_rows_with_their_commands(docs: Path, tmp_path: Path) -> No
     assert "| A | 0.250 ± 0.010 | 0.125 | 0.250 | 0.500 | 1 | – |" in page
     assert "| B | 0.500 ± 0.010 | 0.250 | 0.250 | 0.500 | 2 | 0.125 ± 0.010 |" in page
     assert page.index("| A |") < page.index("| B |")
-    assert "| A | 0.123 |" in page, "another table can show the same rows"
+    assert "| A | 0.123 | – |" in page, "another table can show the same rows"
+    assert "| B | 0.123 | 0.235 |" in page
     assert "[adaple/z](results/data/adaple/z.json)" in page
     assert "errata bench edit …" in page
     assert "2 cores, load at the end 1.2, torch 2.0" in page, "seconds depend on it"

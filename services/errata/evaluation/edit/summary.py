@@ -22,7 +22,15 @@ Unit = Mapping[str, Any]
 """One run, as `unit.run_unit` returns it, with its seed."""
 
 _STAGES = ("pre", "immediate", "final")
-_HEADLINE = (*_STAGES, "ci95", "ci95_over", "edit_seconds_mean", "state_bytes", "num_rejected")
+_HEADLINE = (
+    *_STAGES,
+    "ci95",
+    "ci95_over",
+    "edit_seconds_mean",
+    "edit_cpu_seconds_mean",
+    "state_bytes",
+    "num_rejected",
+)
 
 
 def summary(
@@ -131,12 +139,12 @@ def _together(point: Point, units: Sequence[Unit]) -> dict[str, Any]:
     over_seeds = len(units) > 1
     finals = [unit["final"] for unit in units]
     intervals = _half_widths(finals) if over_seeds else units[0]["spread"]
-    seconds = sum(unit["edit_seconds"] for unit in units) / (len(units) * point.num_records)
     return {
         **{stage: nested(_means([unit[stage] for unit in units])) for stage in _STAGES},
         "ci95": nested(intervals),
         "ci95_over": "seeds" if over_seeds else "records",
-        "edit_seconds_mean": seconds,
+        "edit_seconds_mean": _mean_seconds(point, [unit["edit_seconds"] for unit in units]),
+        "edit_cpu_seconds_mean": _mean_seconds(point, [unit["edit_cpu_seconds"] for unit in units]),
         "state_bytes": round(fmean(unit["state_bytes"] for unit in units)),
         "num_rejected": sum(unit["num_rejected"] for unit in units),
         "batches": [_batch(row) for row in zip(*(u["batches"] for u in units), strict=True)],
@@ -144,6 +152,12 @@ def _together(point: Point, units: Sequence[Unit]) -> dict[str, Any]:
             _checkpoint(row) for row in zip(*(u["checkpoints"] for u in units), strict=True)
         ],
     }
+
+
+def _mean_seconds(point: Point, seconds: Sequence[float | None]) -> float | None:
+    """Of an edit; None if a run did not measure them."""
+    known = [value for value in seconds if value is not None]
+    return sum(known) / (len(known) * point.num_records) if len(known) == len(seconds) else None
 
 
 def _batch(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from errata.evaluation.asking import Asking
@@ -23,6 +23,7 @@ from errata.evaluation.judge import SHARES, Answers, Measures, ask, measures_of,
 from errata.evaluation.metrics.tokens import exact_match
 from errata.evaluation.systems import System
 from errata.evaluation.systems.lane import LaneSystem
+from errata.evaluation.systems.local import LocalModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ def run_unit(
     Returns:
         JSON: `pre`, `immediate` and `final` figures, `spread` (half-widths of 95 % intervals over
         records), `records` (each record's shares, for paired comparisons), `batches`,
-        `checkpoints`, `edit_seconds` and their `parts`, `ask_seconds`,
+        `checkpoints`, `edit_seconds` and their `parts`, `edit_cpu_seconds` (of all threads of this
+        process; None for a cluster, whose processes are others), `ask_seconds`,
         `num_rejected`, `state_bytes`, `fitted` (figures and `state_bytes` before a compaction, if
         there is one), `failures` of systems that route, and the results of the point's inspections
         of a lane in this process.
@@ -93,7 +95,7 @@ class _UnitRun:
         self._checkpoints: list[dict[str, Any]] = []
         self._parts: defaultdict[str, float] = defaultdict(float)
         self._fitted: dict[str, Any] = {}
-        self._ask_seconds = 0.0
+        self._ask_seconds = self._edit_cpu_seconds = 0.0
 
     def run(self) -> dict[str, Any]:
         records, point = self._records, self._point
@@ -131,6 +133,9 @@ class _UnitRun:
             "batches": self._batches if point.repeats == 1 else [],
             "checkpoints": self._checkpoints,
             "edit_seconds": sum(batch["seconds"] for batch in self._batches),
+            "edit_cpu_seconds": (
+                self._edit_cpu_seconds if isinstance(self._system, LocalModel) else None
+            ),
             "parts": dict(self._parts),
             "ask_seconds": self._ask_seconds,
             "num_rejected": sum(batch["num_rejected"] for batch in self._batches),
@@ -143,7 +148,9 @@ class _UnitRun:
         point, end = self._point, start + self._point.edits
         for first in range(start, end, point.batch):
             batch = self._records[first : min(first + point.batch, end)]
+            begun = process_time()
             outcome = self._system.edit(batch)
+            self._edit_cpu_seconds += process_time() - begun
             self._rejected.update(outcome.rejected)
             self._immediate += self._ask(batch)
             for name, seconds in outcome.parts.items():

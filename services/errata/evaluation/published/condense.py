@@ -122,7 +122,8 @@ def _point(point: Mapping[str, Any]) -> dict[str, Any]:
         "label": point["label"],
         "edits": point["edits"],
         "batch": point["batch"],
-        "seconds": float(f"{point['edit_seconds_mean']:.3g}"),
+        "seconds": _significant(point["edit_seconds_mean"]),
+        "cpu_seconds": _significant(point["edit_cpu_seconds_mean"]),
         "bytes": round(point["state_bytes"] / point["edits"]),
         "rejected": point["num_rejected"],
         "ci95_over": point["ci95_over"],
@@ -138,6 +139,10 @@ def _point(point: Mapping[str, Any]) -> dict[str, Any]:
             for item in point["checkpoints"]
         ],
     }
+
+
+def _significant(seconds: float | None) -> float | None:
+    return None if seconds is None else float(f"{seconds:.3g}")
 
 
 def _short(figures: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Tables of published results: columns from `tables.toml`, rows from the published files.
 
 A column's figure is `[STAGE:]NAME[@EDITS]`: `final` (the default), `pre`, `immediate`, or
-`forgetting`, which is immediate minus final; NAME is a figure, `seconds`, `bytes`, `edits`,
-`batch` or `rejected`; with @EDITS, the point of a run with that many edits.
+`forgetting`, which is immediate minus final; NAME is a figure, `seconds` (of the clock),
+`cpu_seconds`, `bytes`, `edits`, `batch` or `rejected`; with @EDITS, the point of a run with that
+many edits.
 """
 
 from __future__ import annotations
@@ -204,8 +205,9 @@ def _cell(column: Column, shown: Shown | None) -> str:
             return "–"
         point = fitting[0]
     stage, _, name = spec.rpartition(":")
-    if name == "seconds":
-        return f"{point['seconds']:.3g}"
+    if name in ("seconds", "cpu_seconds"):
+        seconds = point.get(name)  # None in files of clusters, and in those before it was measured
+        return "–" if seconds is None else f"{seconds:.3g}"
     if name in _COUNTED:
         return f"{point[name]:,}"
     if stage == "forgetting":
