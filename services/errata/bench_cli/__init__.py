@@ -2,13 +2,12 @@
 
 | module | commands |
 |---|---|
-| `serve` | `serve`: throughput and latency, in six suites |
+| `serve` | `serve`: throughput and latency, in several suites |
 | `edit` | `edit`, `suites`, `compare`: editing methods as the papers measure them |
 | `publish` | `publish`, `report`: committed results, and the pages made from them |
 | `split` | `split`: training records without some relations and wordings |
-| `route` | `publish` | `publish`, `report`: committed results, and the pages made from them |
-| `split` | `split`: training records without some relations and wordings |
-| `route`: searches of keys, by each kind of index |
+| `paraphrase` | `paraphrase`: records with paraphrases that an LLM makes |
+| `route` | `route`: searches of keys, by each kind of index |
 | `scale` | `scale`: how a worker's costs grow with the edits of a lane |
 | `system` | `system`, `observability`: whole systems on this machine |
 """
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 import typer
 
-from errata.bench_cli import edit, publish, route, scale, serve, split, system
+from errata.bench_cli import edit, paraphrase, publish, route, scale, serve, split, system
 
 __all__ = ["bench"]
 
@@ -32,6 +31,7 @@ for _command in (
     edit.suites,
     edit.compare,
     split.split,
+    paraphrase.paraphrase,
     publish.publish,
     publish.report,
 ):

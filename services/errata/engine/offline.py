@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from errata.editing.effects.plan import BASE, RowPlan
 from errata.editing.model.causal_lm import CausalLM
@@ -38,6 +39,21 @@ def generate(
     for _ in range(num_tokens - 1):
         made.append(runner.append(0, runner.step(0, len(prompts))))
     return [tuple(row) for row in torch.stack(made, dim=1).tolist()]
+
+
+@torch.inference_mode()
+def next_token(model: CausalLM, prompts: Sequence[Sequence[int]]) -> Tensor:
+    """Natural log-probabilities of every token after each prompt, (B, V) fp32.
+
+    Args:
+        model: used in its current state.
+        prompts: token ids; one pass reads them all.
+    """
+    sizes = [len(prompt) for prompt in prompts]
+    runner = Runner(model, len(prompts), max(sizes) + 1)
+    for row, prompt in enumerate(prompts):
+        runner.put(row, prompt, BASE, GREEDY)
+    return torch.log_softmax(runner.prefill(0, sizes, None).logits.float(), dim=-1)
 
 
 @torch.inference_mode()

@@ -182,8 +182,22 @@ def test_wordings_that_only_the_retriever_saw_count(tmp_path: Path) -> None:
 
 
 def test_data_without_wordings_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequestError, match="cannot be split by wording"):
+    with pytest.raises(InvalidRequestError, match="have no rephrases"):
         write_split(data, None, tmp_path, dataset="selfcheckgpt", share=0.2, seed=0)
     (tmp_path / "split.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InvalidRequestError, match="not a split"):
         Split.read(tmp_path / "split.json")
+
+
+def test_paraphrases_in_withheld_wordings_are_withheld(tmp_path: Path) -> None:
+    data = tmp_path / "data.json"
+    said = [{**row, "paraphrases": [f"Tell me: {row['prompt']}"]} for row in rows()]
+    data.write_text(json.dumps(said), encoding="utf-8")
+    found = write_split(data, None, tmp_path / "out", dataset="counterfact", share=0.25, seed=0)
+    kept = load_records("counterfact", tmp_path / "out/train.json")
+    withheld = {text.replace("{}", "").strip() for text in found["withheld_wordings"]}
+    assert withheld
+    assert any(len(record.rephrases) > 1 for record in kept)
+    for record in kept:
+        for text in record.rephrases:
+            assert text.replace(record.subject, "").strip() not in withheld

@@ -14,6 +14,7 @@ def load_counterfact(path: Path) -> list[Record]:
     Flat: `prompt`, `subject`, `target_new`, `ground_truth`, `rephrase_prompt`, `locality_prompt`,
     `locality_ground_truth`. Nested: `requested_rewrite`, `paraphrase_prompts`,
     `neighborhood_prompts`, optional `generation_prompts`; the neighbours share the true object.
+    Both: optional `paraphrases`, of `errata bench paraphrase`.
 
     Raises:
         InvalidRequestError: the message names file, record and field.
@@ -31,7 +32,7 @@ def _flat(fields: Fields, number: int) -> Record:
         subject=fields.text("subject"),
         target_new=fields.text("target_new"),
         target_true=fields.text("ground_truth"),
-        rephrases=(fields.text("rephrase_prompt"),),
+        rephrases=(fields.text("rephrase_prompt"), *fields.optional_texts("paraphrases")),
         locality=((fields.text("locality_prompt"), fields.text("locality_ground_truth")),),
     )
     check_subject(fields, record.subject, record.prompt)
@@ -44,15 +45,14 @@ def _nested(fields: Fields, _: int) -> Record:
     if template.count("{}") != 1:
         raise rewrite.error("prompt", "must contain {} once, for the subject")
     true = rewrite.inner("target_true").text("str")
-    prompts = fields.texts("generation_prompts") if "generation_prompts" in fields else ()
     return Record(
         case_id=str(fields.number("case_id")),
         prompt=template.replace("{}", subject),
         subject=subject,
         target_new=rewrite.inner("target_new").text("str"),
         target_true=true,
-        rephrases=fields.texts("paraphrase_prompts"),
+        rephrases=(*fields.texts("paraphrase_prompts"), *fields.optional_texts("paraphrases")),
         locality=tuple((prompt, true) for prompt in fields.texts("neighborhood_prompts")),
-        generation_prompts=prompts,
+        generation_prompts=fields.optional_texts("generation_prompts"),
         relation=rewrite.text("relation_id") if "relation_id" in rewrite else "",
     )

@@ -117,6 +117,10 @@ class Fields:
             raise self.error(name, "contains an item that is empty or not a text")
         return tuple(_clean(item) for item in value)
 
+    def optional_texts(self, name: str) -> tuple[str, ...]:
+        """A non-empty list of texts, as `text` gives them; empty if the field is missing."""
+        return self.texts(name) if name in self else ()
+
     def number(self, name: str) -> int:
         """A whole number."""
         value = self._values.get(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,9 @@ from errata.errors import InvalidRequestError
 from errata.evaluation.data import load_records
 from errata.evaluation.data.fields import read_text
 from errata.evaluation.data.relations import Relations
+from errata.evaluation.data.rewording import check_reworded, reworded
 from errata.evaluation.data.split import Split, Withholding
 from errata.evaluation.report import file_digest, write
-
-_Probes = tuple[Sequence[str], Sequence[tuple[str, str]]]
 
 
 def write_split(
@@ -36,12 +34,7 @@ def write_split(
     Raises:
         InvalidRequestError: a file is unusable, the data set has no rephrases, or nothing is left.
     """
-    if dataset not in _REWORD:
-        raise InvalidRequestError(
-            f"records of {dataset} cannot be split by wording; choose one of "
-            f"{', '.join(sorted(_REWORD))}.",
-            field="dataset",
-        )
+    check_reworded(dataset)
     training = load_records(dataset, data)
     everything = [*training, *(load_records(dataset, records) if records else ())]
     relations = Relations(everything)
@@ -51,7 +44,7 @@ def write_split(
     for raw, record in zip(json.loads(read_text(data)), training, strict=True):
         probes = withholding.allowed(record)
         if probes is not None:
-            kept.append(_REWORD[dataset](raw, probes))
+            kept.append(_for_training(reworded(dataset, raw, *probes)))
     if not kept:
         raise InvalidRequestError(
             f"a share of {share} leaves no record of {data}; withhold less.", field="withhold"
@@ -74,24 +67,7 @@ def write_split(
     return found
 
 
-def _reworded_counterfact(raw: Mapping[str, Any], probes: _Probes) -> dict[str, Any]:
-    rephrases, locality = probes
-    if "requested_rewrite" in raw:
-        made = {**raw, "paraphrase_prompts": list(rephrases)}
-        # Beginnings of texts about the subject are worded like rephrases, and are not for training.
-        made.pop("generation_prompts", None)
-        return made | {"neighborhood_prompts": [prompt for prompt, _ in locality]}
-    (prompt, answer), *_ = locality
-    near = {"locality_prompt": prompt, "locality_ground_truth": answer}
-    return {**raw, "rephrase_prompt": rephrases[0], **near}
-
-
-def _reworded_zsre(raw: Mapping[str, Any], probes: _Probes) -> dict[str, Any]:
-    (prompt, answer), *_ = probes[1]
-    return {**raw, "rephrase": probes[0][0], "loc": prompt, "loc_ans": answer}
-
-
-_REWORD: Mapping[str, Callable[[Mapping[str, Any], _Probes], dict[str, Any]]] = {
-    "counterfact": _reworded_counterfact,
-    "zsre": _reworded_zsre,
-}
+def _for_training(raw: dict[str, Any]) -> dict[str, Any]:
+    """Without beginnings of texts about the subject, which are worded like rephrases."""
+    raw.pop("generation_prompts", None)
+    return raw

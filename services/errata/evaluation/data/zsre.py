@@ -12,7 +12,7 @@ def load_zsre(path: Path) -> list[Record]:
     """Reads a JSON array with `src`, `alt`, `subject`, `rephrase`, `loc` and `loc_ans`.
 
     `alt` is the new answer. The old ones, `answers`, are in some files and are ignored: no figure
-    of this data set uses them.
+    of this data set uses them. `paraphrases`, of `errata bench paraphrase`, are more rephrases.
 
     Raises:
         InvalidRequestError: the message names file, record and field.
@@ -27,7 +27,7 @@ def _record(fields: Fields, number: int) -> Record:
         subject=fields.text("subject"),
         target_new=fields.text("alt"),
         target_true=None,
-        rephrases=(fields.text("rephrase"),),
+        rephrases=(fields.text("rephrase"), *fields.optional_texts("paraphrases")),
         locality=((fields.text("loc"), fields.text("loc_ans")),),
     )
     check_subject(fields, record.subject, record.prompt)
