@@ -24,9 +24,11 @@ def paraphrase(
     keep: Annotated[int, typer.Option(help="Most paraphrases of a record.", min=1)] = 2,
     margin: Annotated[
         float,
-        typer.Option(help="Nats by which the right answer must exceed those of other relations."),
+        typer.Option(
+            help="Nats by which a question must speak for the right answer more than for others."
+        ),
     ] = 1.0,
-    temperature: Annotated[float, typer.Option(help="Of sampling.", min=0.0)] = 0.8,
+    temperature: Annotated[float, typer.Option(help="Of sampling.")] = 0.8,
     seed: Annotated[int, typer.Option(help="Chooses samples and notes.", min=0)] = 0,
     only: Annotated[
         bool,
@@ -36,7 +38,7 @@ def paraphrase(
     ] = False,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Adds paraphrases by an LLM to records: sampled, and kept where its answers agree."""
+    """Adds questions by an LLM to records, kept where they speak for the right answer."""
     from errata.editing.model.causal_lm import CausalLM
     from errata.evaluation.edit.plan import parse_range
     from errata.evaluation.paraphrased_data import ParaphrasedData, write_paraphrases
@@ -45,14 +47,21 @@ def paraphrase(
 
     settings = Paraphrasing(samples, keep, margin, temperature, seed)
     plan = ParaphrasedData(data, dataset, parse_range(records), out, only, settings)
-    llm = CausalLM.load(model, device=device)
     with bars(console()) as progress:
         task = progress.add_task("records", total=None)
         found = write_paraphrases(
-            plan, llm, lambda done, total: progress.update(task, completed=done, total=total)
+            plan,
+            lambda: CausalLM.load(model, device=device),
+            lambda done, total: progress.update(task, completed=done, total=total),
         )
+    audit = found["audit"]
     console().print(
         f"{found['num_kept']:,} paraphrases of {found['num_with_any']:,} of "
-        f"{found['num_records']:,} records, of {found['num_sampled']:,} questions about their "
-        f"subjects. Written to {out}."
+        f"{found['num_records']:,} records, of {found['num_asked']:,} questions about their "
+        f"subjects. Of the file's own rephrases, {_percent(audit['own'])} would be kept; of "
+        f"prompts of other relations, {_percent(audit['others'])}. Written to {out}."
     )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"

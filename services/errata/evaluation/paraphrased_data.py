@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from errata.evaluation.data.rewording import check_reworded, reworded
 from errata.evaluation.paraphrases import Paraphraser, Paraphrases, Paraphrasing
 from errata.evaluation.report import circumstances, code_version, file_digest, write
 
-DATA, SUMMARY, _DONE = "data.json", "paraphrases.json", "done.jsonl"
-_AT_ONCE = 8  # records between two lines of the journal
+_DATA, _SUMMARY, _DONE = "data.json", "paraphrases.json", "done.jsonl"
+_AT_ONCE = 8  # records of a batch; a resumed run has the same batches
+_AUDITED = 32  # records whose own rephrases are judged as paraphrases would be
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +45,25 @@ class ParaphrasedData:
 
 
 def write_paraphrases(
-    plan: ParaphrasedData, model: CausalLM, on_progress: Callable[[int, int], None] | None = None
+    plan: ParaphrasedData,
+    load: Callable[[], CausalLM],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Writes the records with their paraphrases, and a summary.
 
     Args:
         plan: what to write.
-        model: the LLM that paraphrases.
+        load: loads the LLM that paraphrases, after the file was read.
         on_progress: called with the number of records done, and of all.
 
     Returns:
-        The contents of `paraphrases.json`: `num_records`, `num_sampled`, `num_kept`,
-        `num_with_any`, settings and digests.
+        The contents of `paraphrases.json`: settings, digests, `num_records`, `num_asked`,
+        `num_kept`, `num_with_any`, and `audit` (`Paraphraser.audit`).
 
     Raises:
         InvalidRequestError: a file is unusable, the folder holds another run, or no paraphrase
             was kept.
-        InvalidEditError: a record is too long for the LLM.
+        ModelError: the LLM cannot be used.
     """
     check_reworded(plan.dataset)
     whole = load_records(plan.dataset, plan.data)
@@ -69,49 +72,56 @@ def write_paraphrases(
         raise InvalidRequestError(
             f"{plan.data} has {len(whole):,} records; the range is behind them.", field="records"
         )
-    found = _paraphrases(plan, Paraphraser(model, whole, plan.settings), records, on_progress)
+    paraphraser = Paraphraser(load(), whole, plan.settings)
+    identity = {
+        "dataset": plan.dataset,
+        "data": file_digest(plan.data),
+        "records": [plan.records[0], plan.records[0] + len(records)],
+        "model": paraphraser.digest,
+        "commit": code_version(),
+        **asdict(plan.settings),
+    }
+    found = _paraphrases(plan.out / _DONE, identity, paraphraser, records, on_progress)
+    if not any(item.kept for item in found):
+        raise InvalidRequestError(
+            "the LLM made no question that speaks for the right answer; sample more, ask for a "
+            "smaller margin, or take a larger LLM.",
+            field="model",
+        )
     raws = json.loads(read_text(plan.data))[slice(*plan.records)]
     made = [
         _with(plan, raw, record, item.kept)
         for raw, record, item in zip(raws, records, found, strict=True)
         if item.kept or not plan.only
     ]
-    if not any(item.kept for item in found):
-        raise InvalidRequestError(
-            "the LLM made no paraphrase that its own answers agree with; sample more, ask for a "
-            "smaller margin, or take a larger LLM.",
-            field="model",
-        )
     text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
-    (plan.out / DATA).write_text(text, encoding="utf-8")
+    (plan.out / _DATA).write_text(text, encoding="utf-8")
     summary = {
-        **_identity(plan, model.digest),
+        **identity,
+        "only": plan.only,
         "num_records": len(records),
-        "num_sampled": sum(item.num_sampled for item in found),
+        "num_asked": sum(item.num_asked for item in found),
         "num_kept": sum(len(item.kept) for item in found),
         "num_with_any": sum(bool(item.kept) for item in found),
-        "digest": file_digest(plan.out / DATA),
-        "commit": code_version(),
+        "audit": paraphraser.audit(records[:_AUDITED]),
+        "digest": file_digest(plan.out / _DATA),
         **circumstances(),
     }
-    write(summary, plan.out, SUMMARY)
+    write(summary, plan.out, _SUMMARY)
     return summary
 
 
 def _paraphrases(
-    plan: ParaphrasedData,
+    journal: Path,
+    identity: Mapping[str, Any],
     paraphraser: Paraphraser,
     records: Sequence[Record],
     on_progress: Callable[[int, int], None] | None,
 ) -> list[Paraphrases]:
     """All paraphrases; the journal holds those that an earlier run has made."""
-    plan.out.mkdir(parents=True, exist_ok=True)
-    journal = plan.out / _DONE
-    identity = json.dumps(_identity(plan, paraphraser.digest))
-    found = _read(journal, identity)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    found = _read(journal, identity, len(records))
     with journal.open("a", encoding="utf-8") as file:
-        if not found and not file.tell():
-            file.write(f"{identity}\n")
         for start in range(len(found), len(records), _AT_ONCE):
             made = paraphraser.paraphrase(records[start : start + _AT_ONCE])
             file.write("".join(f"{json.dumps(asdict(item))}\n" for item in made))
@@ -122,25 +132,30 @@ def _paraphrases(
     return found
 
 
-def _read(journal: Path, identity: str) -> list[Paraphrases]:
-    """What a journal holds; a line that was cut is left out, and the file is cut there.
+def _read(journal: Path, identity: Mapping[str, Any], num_records: int) -> list[Paraphrases]:
+    """The batches that a journal holds whole; what was cut off behind them is removed.
 
     Raises:
         InvalidRequestError: it belongs to another run.
     """
-    if not journal.exists():
-        return []
-    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    head = f"{json.dumps(identity)}\n"
+    lines = read_text(journal).splitlines(keepends=True) if journal.exists() else []
     whole = [line for line in lines if line.endswith("\n")]
-    if whole and whole[0].rstrip("\n") != identity:
+    if whole and whole[0] != head:
         raise InvalidRequestError(
-            f"{journal.parent} holds paraphrases of other data, of another LLM or with other "
-            "settings; give another folder.",
+            f"{journal.parent} holds paraphrases of other data, of another LLM or version, or with "
+            "other settings; give another folder.",
             field="out",
         )
-    journal.write_text("".join(whole), encoding="utf-8")
-    rows = [json.loads(line) for line in whole[1:]]
-    return [Paraphrases(tuple(row["kept"]), row["num_sampled"]) for row in rows]
+    done = whole[1:]
+    if len(done) < num_records:
+        done = done[: len(done) // _AT_ONCE * _AT_ONCE]
+    if not whole or len(done) + 1 < len(lines):
+        kept = journal.with_suffix(".new")
+        kept.write_text("".join([head, *done]), encoding="utf-8")
+        kept.replace(journal)
+    rows = [json.loads(line) for line in done]
+    return [Paraphrases(tuple(row["kept"]), row["num_asked"]) for row in rows]
 
 
 def _with(
@@ -148,13 +163,3 @@ def _with(
 ) -> dict[str, Any]:
     rephrases = kept if plan.only else (*record.rephrases, *kept)
     return reworded(plan.dataset, raw, rephrases, record.locality)
-
-
-def _identity(plan: ParaphrasedData, model_digest: str) -> dict[str, Any]:
-    return {
-        "dataset": plan.dataset,
-        "data": file_digest(plan.data),
-        "records": list(plan.records),
-        "model": model_digest,
-        **asdict(plan.settings),
-    }

@@ -41,7 +41,7 @@ def own_ray(settings: Settings) -> Iterator[Callable[[], bool]]:
         "num_cpus": _cpus(settings),
         "num_gpus": int(-(-worker.num_replicas * worker.num_gpus // 1)),
     }
-    with _connected(log_to_driver=True, configure_logging=False, **options):
+    with _connected("gateway.ray_address", log_to_driver=True, configure_logging=False, **options):
         with _workers(settings):
             yield ray.is_initialized
 
@@ -67,7 +67,8 @@ def joined_head(settings: Settings) -> Iterator[None]:
     # Its exact address: `auto` takes the cluster that last started on this machine.
     host, port = _head_address(settings)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    with head_node(settings), _connected(address=address, log_to_driver=True, **_located(host)):
+    connection = {"address": address, "log_to_driver": True, **_located(host)}
+    with head_node(settings), _connected("worker.ray_address", **connection):
         yield
 
 
@@ -106,7 +107,7 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
         StartupError: the cluster cannot be reached.
     """
     if is_loopback(host_and_port(address)[0]):
-        with _connected(address=address, log_to_driver=False):
+        with _connected("gateway.ray_address", address=address, log_to_driver=False):
             yield ray.is_initialized
         return
     own = _own_ip(address)
@@ -116,7 +117,7 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
     ]
     with (
         _node(node) as is_running,
-        _connected(address=address, log_to_driver=False, **_located(own)),
+        _connected("gateway.ray_address", address=address, log_to_driver=False, **_located(own)),
     ):
         yield is_running
 
@@ -124,7 +125,7 @@ def joined_ray(address: str) -> Iterator[Callable[[], bool]]:
 def _head_address(settings: Settings) -> tuple[str, int]:
     """Where the head listens: this machine's own address if its host is all of them."""
     host, port = host_and_port(settings.worker.ray_address)
-    if host == "0.0.0.0":
+    if host in ("0.0.0.0", "::"):
         host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     return host, port
 
@@ -132,7 +133,8 @@ def _head_address(settings: Settings) -> tuple[str, int]:
 def _located(host: str) -> dict[str, str]:
     """Tells Ray which node this process is on, by the node's own address.
 
-    Otherwise Ray takes it for one on the head's machine, and answers do not arrive.
+    Otherwise Ray guesses the machine's first address, or takes the process for one on the head's
+    machine; answers then do not arrive.
     """
     return {} if is_loopback(host) else {"_node_ip_address": host}
 
@@ -164,11 +166,12 @@ def _cpus(settings: Settings) -> int:
 
 
 @contextlib.contextmanager
-def _connected(**options: Any) -> Iterator[None]:
+def _connected(setting: str, **options: Any) -> Iterator[None]:
+    """Connects this process to Ray; the setting is the one to check where that fails."""
     try:
         ray.init(logging_level=logging.WARNING, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise StartupError(f"Ray cannot be reached: {error}. Check gateway.ray_address.") from error
+        raise StartupError(f"Ray cannot be reached: {error}. Check {setting}.") from error
     try:
         yield
     finally:

@@ -6,6 +6,8 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,31 +17,48 @@ from errata.platform.addresses import free_port
 from tests.waiting import PATIENCE
 
 _WORKERS = """
+import os, sys, threading, time
 from errata.platform.ray_access import restrict_ray
 from errata.platform.settings import load_settings
-settings = load_settings()
+settings, other = load_settings(), load_settings({"worker": {"ray_address": sys.argv[1]}})
 restrict_ray("workers", settings)
 import ray
-from errata.worker.cluster import joined_head
-with joined_head(settings):
-    answer = ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote())
-    print(ray.get_runtime_context().gcs_address, answer)
+from errata.worker.cluster import head_node, joined_head
+
+def mislead():  # as another cluster does that starts meanwhile, or is about to
+    while True:
+        with open(os.environ["RAY_TMPDIR"] + "/ray/ray_current_cluster", "w") as file:
+            file.write("")
+        time.sleep(0.01)
+
+with head_node(other):
+    threading.Thread(target=mislead, daemon=True).start()
+    with joined_head(settings):
+        answer = ray.get(ray.remote(num_cpus=0)(lambda: 6 * 7).remote())
+        print(ray.get_runtime_context().gcs_address, answer)
 """
 
 
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """Ray makes sockets in it, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="head", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_the_head_is_joined_by_its_own_address(host: str, tmp_path: Path) -> None:
+def test_the_head_is_joined_by_its_own_address(host: str, short_folder: Path) -> None:
     port = free_port()
     environment = {
         **os.environ,
-        "HOME": str(tmp_path),
+        "HOME": str(short_folder),
+        "RAY_TMPDIR": str(short_folder),
         "ERRATA_WORKER__RAY_ADDRESS": f"{host}:{port}",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
-        # What Ray takes for the cluster of this machine: here nothing is there.
-        "RAY_ADDRESS": f"127.0.0.1:{free_port()}",
+        "RAY_ADDRESS": f"127.0.0.1:{free_port()}",  # nothing is there
     }
     done = subprocess.run(
-        [sys.executable, "-c", _WORKERS],
+        [sys.executable, "-c", _WORKERS, f"{host}:{free_port()}"],
         env=environment,
         capture_output=True,
         text=True,

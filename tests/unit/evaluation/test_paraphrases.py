@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,18 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from errata import demo
 from errata.editing.model.causal_lm import CausalLM
+from errata.errors import InvalidRequestError
 from errata.evaluation.data import load_records
 from errata.evaluation.data.record import Record
 from errata.evaluation.data.rewording import reworded
-from errata.evaluation.paraphrases import Paraphraser, Paraphrasing, asking, prompts_of, request
+from errata.evaluation.paraphrases import (
+    Paraphraser,
+    Paraphrases,
+    Paraphrasing,
+    asking,
+    prompts_of,
+    request,
+)
 from errata.evaluation.systems.local import LocalModel
 from tests.command_line import run_here
 
@@ -27,15 +36,16 @@ RELATIONS = {
     "{} was painted by": ("Who painted {}?", "Monet"),
     "The currency of {} is the": ("How does one pay in {}?", "euro"),
 }
-_STEPS = 160
+_STEPS = 240
+NEUTRAL = ("What do the notes say?", "Which name is in the notes?")
 WRONG = "The currency of {} is the"
 """Of this relation, the LLM of the tests makes questions about another one."""
 NAMES = ("France", "Germany", "Italy", "Spain")
 
 
-def rows() -> list[dict[str, Any]]:
-    """Each relation about one name, in the flat layout of CounterFact."""
-    return [
+def rows(times: int = 3) -> list[dict[str, Any]]:
+    """Each relation about one name, several times, in the flat layout of CounterFact."""
+    return times * [
         {
             "prompt": prompt.format(name),
             "subject": name,
@@ -70,16 +80,17 @@ def _requests(records: list[Record]) -> list[tuple[str, str]]:
     return found
 
 
-def _answers(records: list[Record], rng: random.Random) -> list[tuple[str, str]]:
-    """Prompts and continuations that teach a small LM to answer questions about notes."""
-    found = []
-    for record in records:
-        notes = [(text.format(record.subject), answer) for text, (_, answer) in RELATIONS.items()]
-        answer = dict(notes)[record.prompt]
-        rng.shuffle(notes)
-        said = question(record.prompt.replace(record.subject, "{}"), record.subject)
-        found.append((prompts_of(notes, [said])[0], f" {answer}"))
-    return found
+def _answers(rng: random.Random) -> list[tuple[str, str]]:
+    """Prompts and continuations that teach a small LM to answer every question about a name.
+
+    Asked for nothing in particular, it says any of the answers.
+    """
+    name = rng.choice(NAMES)
+    notes = [(prompt.format(name), answer) for prompt, (_, answer) in RELATIONS.items()]
+    rng.shuffle(notes)
+    asked = [(question(prompt, name), answer) for prompt, (_, answer) in RELATIONS.items()]
+    asked += [(text, rng.choice(notes)[1]) for text in NEUTRAL]
+    return [(prompts_of(notes, [text])[0], f" {answer}") for text, answer in asked]
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +111,9 @@ def llm(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = LlamaForCausalLM(config)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    records, rng = load_records("counterfact", data), random.Random(0)
+    records, rng = load_records("counterfact", data)[: len(NAMES)], random.Random(0)
     for step in range(_STEPS):
-        texts = _answers(records, rng) if step % 2 else _requests(records)
+        texts = _answers(rng) if step % 2 else _requests(records)
         rows, labels = [], []
         for prompt, continuation in texts:
             ids = tokenizer(prompt).input_ids
@@ -142,20 +153,19 @@ def test_only_new_questions_that_name_the_subject_and_not_the_answer_are_asked()
 def test_a_margin_is_the_lift_of_the_answer_over_the_others(llm: Path, data: Path) -> None:
     """The module's equation, with log-probabilities from another path of the code."""
     model, records = CausalLM.load(str(llm)), load_records("counterfact", data)
-    notes = [("Ada lives in", "Paris"), ("The language of Ada is", "French"), ("x", "euro")]
-    questions = ["In which city is the home of Ada?", "What does Ada speak?"]
+    notes = [(prompt.format("France"), answer) for prompt, (_, answer) in RELATIONS.items()]
+    questions = [question(prompt, "France") for prompt in RELATIONS][:2]
     found = Paraphraser(model, records, Paraphrasing()).margins([(notes, questions)])
     local = LocalModel(model)
 
-    def log_p(question: str, answer: str) -> float:
-        scored = local.score([(text, answer) for text in prompts_of(notes, [question])])
+    def log_p(asked: str, answer: str) -> float:
+        scored = local.score([(text, answer) for text in prompts_of(notes, [asked])])
         return sum(item.log_probs[0] for item in scored) / 2
 
-    neutral = ["What do the notes say?", "Which name is in the notes?"]
     expected = []
-    for question in questions:
+    for asked in questions:
         lifts = [
-            log_p(question, answer) - sum(log_p(text, answer) for text in neutral) / 2
+            log_p(asked, answer) - sum(log_p(text, answer) for text in NEUTRAL) / 2
             for _, answer in notes
         ]
         expected.append(lifts[0] - max(lifts[1:]))
@@ -163,44 +173,74 @@ def test_a_margin_is_the_lift_of_the_answer_over_the_others(llm: Path, data: Pat
     assert expected[0] > 1.0 > 0.0 > expected[1], "the second question asks for another note"
 
 
-def test_the_command_keeps_what_the_llm_answers_alike_and_resumes(
+def test_the_command_keeps_what_speaks_for_the_answer_and_resumes(
     llm: Path, data: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     command = ["bench", "paraphrase", "--data", str(data), "--model", str(llm), "--out", str(out)]
-    command += ["--samples", "2", "--only"]
-    done = run_here(command)
+    command += ["--samples", "1", "--temperature", "0"]
+    done = run_here([*command, "--only"])
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((out / "paraphrases.json").read_text(encoding="utf-8"))
     made = load_records("counterfact", out / "data.json")
-    assert len(made) == summary["num_with_any"] == 3
+    assert len(made) == summary["num_with_any"] == 9
     for record in made:
         prompt = record.prompt.replace(record.subject, "{}")
         assert prompt != WRONG, "its questions ask for something else"
-        assert set(record.rephrases) == {question(prompt, record.subject)}
-    before = (out / "data.json").read_bytes()
+        assert record.rephrases == (question(prompt, record.subject),)
+    assert summary["audit"]["num_others"] == 36
+    assert summary["audit"]["others"] < 0.5
+
+    data_before = (out / "data.json").read_bytes()
     journal = out / "done.jsonl"
     whole = journal.read_bytes()
-    journal.write_bytes(whole[: len(whole) * 2 // 3])  # cut within a line
-    assert run_here(command).returncode == 0
-    assert (out / "data.json").read_bytes() == before
-    assert journal.read_bytes() == whole
+    for end in (len(whole) - 3, len(whole) // 2, 5):  # within a line; the last in its first one
+        journal.write_bytes(whole[:end])
+        assert run_here([*command, "--only"]).returncode == 0
+        assert journal.read_bytes() == whole
+        assert (out / "data.json").read_bytes() == data_before
+
+    assert run_here(command).returncode == 0  # the same paraphrases, added
+    before, after = (
+        load_records("counterfact", data),
+        load_records("counterfact", out / "data.json"),
+    )
+    added = {record.rephrases[1:] for record in after}
+    assert [record.rephrases[:1] for record in after] == [record.rephrases for record in before]
+    assert added == {record.rephrases for record in made} | {()}
     other = run_here([*command, "--seed", "1"])
     assert other.returncode != 0
     assert "give another folder" in other.stderr
 
 
-def test_the_demo_model_cannot_paraphrase_and_the_command_says_so(
-    data: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--records", "0:2"], "take a larger LLM"),
+        (["--records", "400:"], "the range is behind them"),
+        (["--dataset", "selfcheckgpt"], "have no rephrases"),
+        (["--margin", "nan"], "margin must be a number from 0 on"),
+        (["--margin", "-1"], "margin must be a number from 0 on"),
+        (["--temperature", "inf"], "temperature must be a number from 0 on"),
+    ],
+)
+def test_what_cannot_be_paraphrased(
+    options: list[str], message: str, data: Path, tmp_path: Path
 ) -> None:
-    command = ["bench", "paraphrase", "--data", str(data), "--model", str(demo.model_path())]
-    done = run_here([*command, "--out", str(tmp_path / "a"), "--records", "0:2"])
+    command = ["bench", "paraphrase", "--data", str(data), "--out", str(tmp_path / "out")]
+    done = run_here([*command, "--model", str(demo.model_path()), "--samples", "1", *options])
     assert done.returncode != 0
-    assert "take a larger LLM" in done.stdout + done.stderr
-    done = run_here([*command, "--out", str(tmp_path / "b"), "--records", "400:"])
-    assert "the range is behind them" in done.stdout + done.stderr
-    done = run_here([*command, "--out", str(tmp_path / "c"), "--dataset", "selfcheckgpt"])
-    assert "have no rephrases" in done.stdout + done.stderr
+    assert message in " ".join(done.stderr.split())
+
+
+def test_records_of_one_relation_or_too_long_for_the_llm(llm: Path, data: Path) -> None:
+    model, records = CausalLM.load(str(llm)), load_records("counterfact", data)
+    with pytest.raises(InvalidRequestError, match="of one relation"):
+        Paraphraser(model, records[:1], Paraphrasing())
+    long = replace(records[0], prompt=f"{'very ' * 400}{records[0].prompt}")
+    paraphraser = Paraphraser(model, records, Paraphrasing())
+    assert paraphraser.paraphrase([long]) == [Paraphrases()]
+    assert paraphraser.audit([long])["own"] is None
 
 
 NESTED = {

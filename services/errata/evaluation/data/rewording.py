@@ -17,9 +17,10 @@ def check_reworded(dataset: str) -> None:
     Raises:
         InvalidRequestError: they have none.
     """
-    if dataset not in REWORDED:
+    if dataset not in _REWORDED:
         raise InvalidRequestError(
-            f"records of {dataset} have no rephrases; choose one of {', '.join(sorted(REWORDED))}.",
+            f"records of {dataset} have no rephrases; choose one of "
+            f"{', '.join(sorted(_REWORDED))}.",
             field="dataset",
         )
 
@@ -33,13 +34,13 @@ def reworded(
     the layout has one.
 
     Args:
-        dataset: one of `REWORDED`.
+        dataset: one that `check_reworded` accepts.
         raw: as the file has it.
         rephrases: at least one.
         locality: prompts and their answers, at least one.
     """
     without = {name: value for name, value in raw.items() if name != "paraphrases"}
-    return REWORDED[dataset](without, rephrases, locality)
+    return _REWORDED[dataset](without, rephrases, locality)
 
 
 def _counterfact(raw: _Raw, rephrases: Sequence[str], locality: _Locality) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def _others(rephrases: Sequence[str]) -> dict[str, list[str]]:
     return {"paraphrases": list(rephrases[1:])} if len(rephrases) > 1 else {}
 
 
-REWORDED: Mapping[str, Callable[[_Raw, Sequence[str], _Locality], dict[str, Any]]] = {
+_REWORDED: Mapping[str, Callable[[_Raw, Sequence[str], _Locality], dict[str, Any]]] = {
     "counterfact": _counterfact,
     "zsre": _zsre,
 }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from errata.errors import InvalidRequestError
-from errata.evaluation.edit.families import markdown_table
+from errata.evaluation.edit.families import cell, markdown_table
 from errata.evaluation.edit.paired import as_json, differences, table
 from errata.evaluation.edit.report import FigureRow, tables
 from errata.evaluation.edit.summary import read_result
@@ -122,9 +122,12 @@ def _cost(points: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
         [
             label,
             f"{point['edit_seconds_mean']:.4f}",
+            cell("edit_cpu_seconds", point.get("edit_cpu_seconds_mean")),
             f"{point['state_bytes'] / point['edits']:,.0f}",
             str(point["num_rejected"]),
         ]
         for label, point in points
     ]
-    return markdown_table(["", "Seconds per edit", "Bytes per edit", "Rejected"], rows)
+    return markdown_table(
+        ["", "Seconds per edit", "CPU seconds per edit", "Bytes per edit", "Rejected"], rows
+    )

@@ -125,13 +125,12 @@ def _cost(points: Sequence[Mapping[str, Any]]) -> str:
             for name, seconds in unit["parts"].items():
                 parts[name] = parts.get(name, 0.0) + seconds
         whole = sum(unit["edit_seconds"] for unit in point["units"])
-        cpu = point["edit_cpu_seconds_mean"]
         shown = ", ".join(f"{name} {100 * part / whole:.0f} %" for name, part in parts.items())
         rows.append(
             [
                 point["label"],
                 f"{point['edit_seconds_mean']:.4f}",
-                "–" if cpu is None else f"{cpu:.4f}",
+                cell("edit_cpu_seconds", point["edit_cpu_seconds_mean"]),
                 shown or "–",
                 f"{fmean(unit['ask_seconds'] for unit in point['units']):.1f}",
                 f"{point['state_bytes']:,}",

@@ -123,7 +123,7 @@ def _point(point: Mapping[str, Any]) -> dict[str, Any]:
         "edits": point["edits"],
         "batch": point["batch"],
         "seconds": _significant(point["edit_seconds_mean"]),
-        "cpu_seconds": _significant(point["edit_cpu_seconds_mean"]),
+        "cpu_seconds": _significant(point.get("edit_cpu_seconds_mean")),
         "bytes": round(point["state_bytes"] / point["edits"]),
         "rejected": point["num_rejected"],
         "ci95_over": point["ci95_over"],
