@@ -73,14 +73,7 @@ def write_paraphrases(
             f"{plan.data} has {len(whole):,} records; the range is behind them.", field="records"
         )
     paraphraser = Paraphraser(load(), whole, plan.settings)
-    identity = {
-        "dataset": plan.dataset,
-        "data": file_digest(plan.data),
-        "records": [plan.records[0], plan.records[0] + len(records)],
-        "model": paraphraser.digest,
-        "commit": code_version(),
-        **asdict(plan.settings),
-    }
+    identity = _identity(plan, paraphraser.digest, len(records))
     found = _paraphrases(plan.out / _DONE, identity, paraphraser, records, on_progress)
     if not any(item.kept for item in found):
         raise InvalidRequestError(
@@ -88,14 +81,7 @@ def write_paraphrases(
             "smaller margin, or take a larger LLM.",
             field="model",
         )
-    raws = json.loads(read_text(plan.data))[slice(*plan.records)]
-    made = [
-        _with(plan, raw, record, item.kept)
-        for raw, record, item in zip(raws, records, found, strict=True)
-        if item.kept or not plan.only
-    ]
-    text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
-    (plan.out / _DATA).write_text(text, encoding="utf-8")
+    _write_records(plan, records, found)
     summary = {
         **identity,
         "only": plan.only,
@@ -158,8 +144,26 @@ def _read(journal: Path, identity: Mapping[str, Any], num_records: int) -> list[
     return [Paraphrases(tuple(row["kept"]), row["num_asked"]) for row in rows]
 
 
-def _with(
-    plan: ParaphrasedData, raw: dict[str, Any], record: Record, kept: Sequence[str]
-) -> dict[str, Any]:
-    rephrases = kept if plan.only else (*record.rephrases, *kept)
-    return reworded(plan.dataset, raw, rephrases, record.locality)
+def _identity(plan: ParaphrasedData, model_digest: str, num_records: int) -> dict[str, Any]:
+    """What paraphrases depend on."""
+    return {
+        "dataset": plan.dataset,
+        "data": file_digest(plan.data),
+        "records": [plan.records[0], plan.records[0] + num_records],
+        "model": model_digest,
+        "commit": code_version(),
+        **asdict(plan.settings),
+    }
+
+
+def _write_records(
+    plan: ParaphrasedData, records: Sequence[Record], found: Sequence[Paraphrases]
+) -> None:
+    raws = json.loads(read_text(plan.data))[slice(*plan.records)]
+    made = []
+    for raw, record, item in zip(raws, records, found, strict=True):
+        if item.kept or not plan.only:
+            rephrases = item.kept if plan.only else (*record.rephrases, *item.kept)
+            made.append(reworded(plan.dataset, raw, rephrases, record.locality))
+    text = json.dumps(made, ensure_ascii=False, indent=1) + "\n"
+    (plan.out / _DATA).write_text(text, encoding="utf-8")

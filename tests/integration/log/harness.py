@@ -74,9 +74,12 @@ class RedisServer:
         self.executable = executable or redis_executable()
         self.folder = folder
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.port = free_port()
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
+        self._take_port()
+
+    def _take_port(self) -> None:
+        self.port = free_port()
         self.client = redis.Redis(port=self.port, socket_timeout=30)
 
     @property
@@ -91,6 +94,15 @@ class RedisServer:
         return found[0]
 
     def start(self) -> None:
+        has_begun = any(self.folder.iterdir())
+        self._launch()
+        # Another test can take the port before this server does, and then answers in its place.
+        while not has_begun and self.client.config_get("dir")["dir"] != str(self.folder):
+            self.kill()
+            self._take_port()
+            self._launch()
+
+    def _launch(self) -> None:
         command = [self.executable, "--port", str(self.port)]
         command += ["--bind", "127.0.0.1", "--dir", str(self.folder), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no"]
