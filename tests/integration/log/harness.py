@@ -96,8 +96,9 @@ class RedisServer:
     def start(self) -> None:
         has_begun = any(self.folder.iterdir())
         self._launch()
+        assert self.process is not None
         # Another test can take the port before this server does, and then answers in its place.
-        while not has_begun and self.client.config_get("dir")["dir"] != str(self.folder):
+        while not has_begun and self.client.info("server")["process_id"] != self.process.pid:
             self.kill()
             self._take_port()
             self._launch()
