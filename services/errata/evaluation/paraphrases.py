@@ -157,12 +157,10 @@ class Paraphraser:
             for notes, questions in asked
             for prompt in prompts_of(notes, (*_NEUTRAL, *questions))
         ]
-        answers = [
-            tokens
-            for notes, questions in asked
-            for tokens in [[self._first_token(answer) for _, answer in notes]]
-            for _ in range(2 * (len(_NEUTRAL) + len(questions)))
-        ]
+        answers: list[list[int]] = []
+        for notes, questions in asked:
+            tokens = [self._first_token(answer) for _, answer in notes]
+            answers += [tokens] * (2 * (len(_NEUTRAL) + len(questions)))
         log_p = self._log_p(prompts, answers)
         found = []
         for _, questions in asked:
@@ -206,7 +204,7 @@ class Paraphraser:
     def _notes(self, record: Record) -> list[Note]:
         """Statements about the record's subject and their answers; the record's own first.
 
-        None if there are no others, or if the LLM cannot read a question about them.
+        Empty if there are no others, or if the LLM cannot read a question about them.
         """
         try:
             notes = self._drawn(record)
