@@ -43,7 +43,8 @@ from errata.platform.detached import Detached
 from errata.platform.failpoints import failpoint_async
 from errata.platform.settings import LogSettings
 
-# Each lost race means that another service appended; so many in a row indicate a fault.
+# Each lost race means that another service appended first. After so many, the lock goes to the next
+# append, and the caller retries.
 _MAX_RACES = 100
 
 _log = structlog.get_logger(__name__)
