@@ -10,6 +10,7 @@ from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
 from errata.editing.retriever.frames import Frames
+from errata.editing.retriever.questions import questions_about
 from errata.errors import InvalidEditError
 
 _FEWEST_WORDS, _MOST_WORDS = 3, 8
@@ -32,15 +33,16 @@ def training_texts(
     num_contexts: int,
     frames: Frames | None = None,
     num_rephrases: int = 0,
+    num_questions: int = 0,
     wordings: Sequence[str] = (),
 ) -> tuple[TokenRow, ...]:
     """The tokenised texts that an edit is trained on; the prompt is the first.
 
     The edit's rephrases follow, then prompt and rephrases in turn after contexts, then other
-    wordings and rephrases from frames. A model with a chat template then gets all but those after
-    contexts in the other form: texts as conversations, conversations as texts. Of all that the edit
-    did not bring, texts that do not fit are left out. All random choices depend on the edit's
-    prompt and target alone.
+    wordings, rephrases from frames, and questions. A model with a chat template then gets all but
+    those after contexts in the other form: texts as conversations, conversations as texts. Of all
+    that the edit did not bring, texts that do not fit are left out. All random choices depend on
+    the edit's prompt and target alone.
 
     Args:
         model: provides the tokenizer.
@@ -49,6 +51,8 @@ def training_texts(
         num_contexts: number of contexts to use.
         frames: source of further rephrases; None for none.
         num_rephrases: number of rephrases from `frames`.
+        num_questions: number of questions about the subject, of any relation: a method whose scope
+            test decides what an edit claims learns from them to answer in this form of text too.
         wordings: further rephrases that the edit did not bring.
 
     Raises:
@@ -72,6 +76,7 @@ def training_texts(
     if frames is not None:
         known = frames.rephrases(edit.said, edit.subject, num_rephrases, rng, texts)
         wordings = (*wordings, *known)
+    wordings = (*wordings, *questions_about(edit.subject, num_questions, rng))
     more += wordings
     if model.has_chat_template:
         others = [other_form(prompt) for prompt in (*asked, *wordings)]

@@ -53,6 +53,15 @@ def test_frames_of_a_lane_model_give_further_rephrases(llama: CausalLM) -> None:
     assert again == texts, "depends on the edit alone"
 
 
+def test_questions_about_the_subject_come_last(llama: CausalLM) -> None:
+    texts = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8, num_questions=4)
+    assert texts[:3] == _texts(llama, EDIT, frames=FRAMES, num_rephrases=8)
+    assert len(set(texts[3:])) == 4
+    assert all("Lyon" in text for text in texts[3:])
+    again = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8, num_questions=4)
+    assert again == texts, "depends on the edit alone"
+
+
 def test_a_wording_that_the_edit_did_not_bring_and_that_does_not_fit_is_left_out(
     llama: CausalLM,
 ) -> None:

@@ -60,6 +60,8 @@ class ElderConfig(LaneConfig):
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
             lane model saw facts of the same relation (`editing.retriever.frames`); none without a
             lane model. Ours.
+        num_questions: number of questions about the subject that each edit is also learned with
+            (`editing.retriever.questions`). Ours.
         prompt_share: probability that a step takes an edit's bare prompt; otherwise it takes one
             of the edit's other texts: its own rephrases, and texts after contexts.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
@@ -99,6 +101,7 @@ class ElderConfig(LaneConfig):
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
     num_rephrases: int = Field(default=8, ge=0, le=64)
+    num_questions: int = Field(default=0, ge=0, le=16)
     prompt_share: float = Field(default=0.4, gt=0.0, le=1.0)
     precision: Literal["auto", "fp32"] = "auto"
     bank_edits: int = Field(default=0, ge=0)
@@ -220,10 +223,23 @@ BANKS: Mapping[str, Any] = {
     "num_layers": 2,
     "rank": 8,
     "learning_rate": 1e-2,
+    "steps": 40,
+    "stop_loss": 0.01,
+    "num_rephrases": 4,
+    "num_questions": 12,
+    "prompt_share": 0.2,
+}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+
+BANKS_WITHOUT_QUESTIONS: Mapping[str, Any] = {
+    "bank_edits": 16,
+    "num_layers": 2,
+    "rank": 8,
+    "learning_rate": 1e-2,
     "num_rephrases": 4,
     "prompt_share": 0.3,
 }
-"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+"""What new lanes had before `num_questions` existed."""
 
 ONE_BANK: Mapping[str, Any] = {
     "bank_edits": 0,
@@ -257,9 +273,15 @@ PAPER: Mapping[str, Any] = {
 
 
 def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
-    """The defaults of a new lane to which its operator gives `values`.
+    """The defaults of a new lane to which its operator gives `values`."""
+    return {} if _has_one_bank(values) else BANKS
 
-    Codes of different banks cannot be compared, and adapters define experts of one bank.
-    """
-    has_one_bank = values.get("scope") == "codes" or values.get("init") == "adapters"
-    return {} if has_one_bank else BANKS
+
+def lane_without_questions(values: Mapping[str, object]) -> Mapping[str, object]:
+    """What `new_lane` was before `num_questions` existed."""
+    return {} if _has_one_bank(values) else BANKS_WITHOUT_QUESTIONS
+
+
+def _has_one_bank(values: Mapping[str, object]) -> bool:
+    """Codes of different banks cannot be compared, and adapters define experts of one bank."""
+    return values.get("scope") == "codes" or values.get("init") == "adapters"

@@ -46,6 +46,8 @@ class LemoeConfig(LaneConfig):
         num_rephrases: number of rephrasings that each prompt is also trained with, from the lane
             model's phrasings of facts of its relation (`editing.retriever.frames`); none without
             a lane model. Ours.
+        num_questions: number of questions about the subject that each edit is also trained with
+            (`editing.retriever.questions`). Ours.
         max_experts: maximum number of experts; further fits fail. Paper: 5.
         expert_edits: maximum number of edits per expert. Paper: 20 and 200.
         order: how pending edits are grouped for experts: by similarity (`kmeans`, paper;
@@ -72,6 +74,7 @@ class LemoeConfig(LaneConfig):
     stop_loss: float = Field(default=0.05, ge=0.0)
     num_contexts: int = Field(default=3, ge=0, le=64)
     num_rephrases: int = Field(default=8, ge=0, le=64)
+    num_questions: int = Field(default=0, ge=0, le=16)
     max_experts: int = Field(default=64, ge=1)
     expert_edits: int = Field(default=200, ge=1)
     order: Literal["kmeans", "hierarchical", "log"] = "kmeans"
@@ -136,3 +139,14 @@ PAPER: Mapping[str, Any] = {
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""
+
+QUESTIONS: Mapping[str, Any] = {"num_contexts": 1, "num_rephrases": 4, "num_questions": 12}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+
+
+def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
+    """The defaults of a new lane to which its operator gives `values`.
+
+    Without a scope test, an expert would answer every question about a subject with the target.
+    """
+    return {} if values.get("scope") == "off" else QUESTIONS

@@ -288,7 +288,13 @@ def _training_set(
     frames = None if gate is None else gate.model.frames
     texts = [
         training_texts(
-            model, edit, statistics.contexts, config.num_contexts, frames, config.num_rephrases
+            model,
+            edit,
+            statistics.contexts,
+            config.num_contexts,
+            frames,
+            config.num_rephrases,
+            config.num_questions,
         )
         for edit in edits
     ]

@@ -96,7 +96,7 @@ def _training(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLo
 
 def _num_texts(config: LemoeConfig, load: EditLoad) -> int:
     invented = config.num_rephrases if config.needs_lane_model else 0
-    return 1 + load.num_rephrases + config.num_contexts + invented
+    return 1 + load.num_rephrases + config.num_contexts + invented + config.num_questions
 
 
 def _store(
