@@ -140,7 +140,12 @@ PAPER: Mapping[str, Any] = {
 }
 """Values of the published configuration that differ from the defaults."""
 
-QUESTIONS: Mapping[str, Any] = {"num_contexts": 1, "num_rephrases": 4, "num_questions": 12}
+QUESTIONS: Mapping[str, Any] = {
+    "steps": 250,
+    "num_contexts": 1,
+    "num_rephrases": 4,
+    "num_questions": 12,
+}
 """What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
 
