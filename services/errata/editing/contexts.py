@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from errata.editing.chat import Prompt, as_text, other_form
+from errata.editing.chat import Prompt, as_text, in_alternating_forms, other_form
 from errata.editing.edit import Edit
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, tokenise
@@ -39,10 +39,11 @@ def training_texts(
     """The tokenised texts that an edit is trained on; the prompt is the first.
 
     The edit's rephrases follow, then prompt and rephrases in turn after contexts, then other
-    wordings, rephrases from frames, and questions. A model with a chat template then gets all but
-    those after contexts in the other form: texts as conversations, conversations as texts. Of all
-    that the edit did not bring, texts that do not fit are left out. All random choices depend on
-    the edit's prompt and target alone.
+    wordings and rephrases from frames. A model with a chat template then gets all but those after
+    contexts in the other form: texts as conversations, conversations as texts. Questions come last,
+    for a model with a chat template half of them as conversations. Of all that the edit did not
+    bring, texts that do not fit are left out. All random choices depend on the edit's prompt and
+    target alone.
 
     Args:
         model: provides the tokenizer.
@@ -76,11 +77,14 @@ def training_texts(
     if frames is not None:
         known = frames.rephrases(edit.said, edit.subject, num_rephrases, rng, texts)
         wordings = (*wordings, *known)
-    wordings = (*wordings, *questions_about(edit.subject, num_questions, rng))
     more += wordings
     if model.has_chat_template:
         others = [other_form(prompt) for prompt in (*asked, *wordings)]
         more += [form for form in others if not isinstance(form, str) or form in texts]
+    # After a line's end the target has another first token, which small models can hardly learn.
+    asking = questions_about(edit.subject, num_questions, rng)
+    asking = tuple(text for text in asking if not text.endswith("\n"))
+    more += in_alternating_forms(asking, chats=model.has_chat_template)
     for prompt in more:
         try:
             rows.append(tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)))

@@ -58,6 +58,9 @@ def test_questions_about_the_subject_come_last(llama: CausalLM) -> None:
     assert texts[:3] == _texts(llama, EDIT, frames=FRAMES, num_rephrases=8)
     assert len(set(texts[3:])) == 4
     assert all("Lyon" in text for text in texts[3:])
+    rows = training_texts(llama, EDIT, (), 0, num_questions=16)
+    prompts = [llama.tokenizer.decode(row.ids[: len(row.ids) - row.num_target]) for row in rows]
+    assert not any(prompt.endswith("\n") for prompt in prompts)
     again = _texts(llama, EDIT, frames=FRAMES, num_rephrases=8, num_questions=4)
     assert again == texts, "depends on the edit alone"
 
