@@ -41,6 +41,17 @@ def generate(
     return [tuple(row) for row in torch.stack(made, dim=1).tolist()]
 
 
+def write(model: CausalLM, num_texts: int, num_tokens: int, seed: int) -> list[tuple[int, ...]]:
+    """Token ids of texts that the model writes at temperature 1, in its current state."""
+    tokenizer = model.tokenizer
+    start = next(
+        (x for x in (tokenizer.bos_token_id, tokenizer.eos_token_id) if x is not None),
+        model.pad_id,
+    )
+    sampling = [Sampling(temperature=1.0, seed=seed + number) for number in range(num_texts)]
+    return generate(model, [[start]] * num_texts, num_tokens, sampling)
+
+
 @torch.inference_mode()
 def next_token(model: CausalLM, prompts: Sequence[Sequence[int]]) -> Tensor:
     """Natural log-probabilities of every token after each prompt, (B, V) fp32.

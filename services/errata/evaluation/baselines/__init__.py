@@ -6,6 +6,7 @@
 | `ft-l` | constrained fine-tuning of one layer | Zhu et al. 2020, as in Meng et al. 2022 |
 | `grace` | discrete key-value codebook | Hartvigsen et al. 2023 |
 | `moe` | mixture of low-rank experts, conventional or one for each batch | Dou et al. 2023 |
+| `memoir` | a residual memory, sparse columns for each edit | Wang et al. 2025 |
 | `memit` | closed form on hidden states | Meng et al. 2023 |
 | `memit-accumulated` | MEMIT whose covariance includes earlier edits' keys | |
 | `pmet` | closed form on FFN outputs, attention's share discarded | Li et al. 2024 |
@@ -26,6 +27,7 @@ from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.evaluation.baselines.ft_l import ConstrainedFineTuning, FtlConfig
 from errata.evaluation.baselines.grace import Grace, GraceConfig
+from errata.evaluation.baselines.memoir import Memoir, MemoirConfig
 from errata.evaluation.baselines.moe import MoeAdaptor, MoeConfig
 from errata.evaluation.baselines.none import NoEditing, NothingConfig
 from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
@@ -109,6 +111,7 @@ BASELINES: Mapping[str, BaselineMethod] = {
     "none": BaselineMethod(NothingConfig, NoEditing),
     "ft-l": BaselineMethod(FtlConfig, ConstrainedFineTuning),
     "grace": BaselineMethod(GraceConfig, Grace),
+    "memoir": BaselineMethod(MemoirConfig, Memoir),
     "moe": BaselineMethod(MoeConfig, MoeAdaptor),
     "ultraedit": BaselineMethod(UltraEditConfig, UltraEdit),
     "retrieval-prompt": BaselineMethod(RetrievalPromptConfig, RetrievalPrompt),

@@ -11,7 +11,6 @@ from pathlib import Path
 from errata.editing.lane.contract import Progress
 from errata.editing.model.causal_lm import CausalLM
 from errata.engine import offline
-from errata.engine.sampling import Sampling
 from errata.engine.sequence import whole_text
 
 _ROWS = 64
@@ -60,17 +59,12 @@ class OwnText:
 
     def _write(self, num_tokens: int) -> list[str]:
         tokenizer = self._model.tokenizer
-        start = next(
-            (x for x in (tokenizer.bos_token_id, tokenizer.eos_token_id) if x is not None),
-            self._model.pad_id,
-        )
         length = min(_LENGTH, self._model.max_positions - 1)
         texts: list[str] = []
         starts = range(0, max(1, num_tokens // length), _ROWS)
         self._report(0, len(starts) * _ROWS * length)
         for first in starts:
-            sampling = [Sampling(temperature=1.0, seed=first + row) for row in range(_ROWS)]
-            rows = offline.generate(self._model, [[start]] * _ROWS, length, sampling)
+            rows = offline.write(self._model, _ROWS, length, first)
             texts += [" ".join(whole_text(tokenizer, ids).split()) for ids in rows]
             self._report((first + _ROWS) * length, len(starts) * _ROWS * length)
         return [text for text in texts if text]

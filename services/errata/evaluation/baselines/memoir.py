@@ -1,0 +1,205 @@
+"""MEMOIR: a residual memory whose columns a prompt's activations select (Wang et al. 2025).
+
+Beside one FFN's down projection W lies a memory V, zero at first: y = W·a + V·(m ⊙ a), for all
+tokens of a text. The mask comes from the prompt (TopHash): the k largest entries, in magnitude, of
+the mean of a over its tokens less the mean over other texts, then moved by a fixed random
+permutation, so that edits do not share the few columns that are large for all texts. An edit keeps
+its mask mᵢ and trains the columns in it. A prompt takes the mask of the edit whose mask has most in
+common with its own, m = mᵢ, if |m(x) ∧ mᵢ| ≥ τ·k; otherwise the memory is off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right, target_places, tokenise
+from errata.editing.model.replay import capture
+from errata.engine import offline
+from errata.evaluation.data.record import Record
+from errata.evaluation.systems import EditOutcome
+from errata.evaluation.systems.local import LocalModel
+
+_TEXTS, _TEXT_TOKENS = 64, 24  # whose mean activations are subtracted
+
+
+class MemoirConfig(LaneConfig):
+    """Settings of MEMOIR.
+
+    Attributes:
+        layer: of the memory; None takes 27/32 of the depth, as for LLaMA3-8B.
+        share: k / d_ff, of the columns that an edit trains. Theirs: 4,096 / 14,336.
+        threshold: τ, the smallest share of a mask that a prompt must have in common with an edit's.
+            Theirs: 0.4 for ZsRE.
+        steps: of an edit's training. Theirs: 30.
+        learning_rate: of SGD. Theirs: 1.
+        stop_loss: training of an edit stops below this mean NLL of the answer's tokens.
+        seed: of the permutation, and of the texts that the model writes for the mean activations.
+    """
+
+    layer: int | None = Field(default=None, ge=0)
+    share: float = Field(default=4096 / 14336, gt=0.0, le=1.0)
+    threshold: float = Field(default=0.4, ge=0.0, le=1.0)
+    steps: int = Field(default=30, ge=1)
+    learning_rate: float = Field(default=1.0, gt=0.0)
+    stop_loss: float = Field(default=1e-2, ge=0.0)
+    seed: int = Field(default=0, ge=0)
+
+
+class TopHash:
+    """Masks of prompts.
+
+    Attributes:
+        num_active: k.
+    """
+
+    def __init__(self, mean: Tensor, num_active: int, seed: int) -> None:
+        """Draws the permutation.
+
+        Args:
+            mean: (d_ff,) fp32, is subtracted from activations.
+            num_active: k.
+            seed: of the permutation.
+        """
+        self.num_active, self._mean = num_active, mean
+        generator = torch.Generator().manual_seed(seed)
+        self._places = torch.randperm(len(mean), generator=generator).to(mean.device)
+
+    def masks(self, activations: Tensor) -> Tensor:
+        """m of mean activations (n, d_ff) as (n, d_ff) bool, k of them true in each row."""
+        largest = (activations - self._mean).abs().topk(self.num_active, dim=-1).indices
+        masks = torch.zeros(activations.shape, dtype=torch.bool, device=activations.device)
+        return masks.scatter(-1, self._places[largest], value=True)
+
+
+class Memoir(LocalModel):
+    """A model with a residual memory at one layer; its own weights do not change."""
+
+    def __init__(self, model: CausalLM, config: MemoirConfig) -> None:
+        """Measures the mean activations of texts that the model writes.
+
+        Raises:
+            InvalidRequestError: no such layer.
+        """
+        super().__init__(model)
+        layer = config.layer if config.layer is not None else model.num_layers * 27 // 32
+        check_layer(layer, model.num_layers, "config.layer")
+        self._config, self._layer = config, layer
+        length = min(_TEXT_TOKENS, model.max_positions - 1)
+        texts = offline.write(model, _TEXTS, length, config.seed)
+        mean = self._activations(texts).mean(0)
+        num_active = max(1, round(config.share * model.d_ff))
+        self.hash = TopHash(mean, num_active, config.seed)
+        self.reset()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the memory, and of masks with a bit for each column."""
+        return self.memory.numel() * self.memory.element_size() + self.masks.numel() // 8
+
+    def reset(self) -> None:
+        """An empty memory without masks."""
+        model = self.model
+        self.memory = torch.zeros(model.d, model.d_ff, device=model.device)
+        self.masks = torch.zeros(0, model.d_ff, dtype=torch.bool, device=model.device)
+
+    def edit(self, records: Sequence[Record]) -> EditOutcome:
+        """Trains the memory on one record after another, as published."""
+        start = perf_counter()
+        prompts = [tokenise(self.model, record.prompt).ids for record in records]
+        masks = self.hash.masks(self._activations(prompts))
+        for record, mask in zip(records, masks, strict=True):
+            self._train(record, mask)
+        self.masks = torch.cat([self.masks, masks])
+        return EditOutcome(rejected=(), seconds=perf_counter() - start)
+
+    def matched(self, masks: Tensor) -> Tensor:
+        """The masks (n, d_ff) fp32 with which prompts with these masks read the memory."""
+        if not len(self.masks):
+            return torch.zeros(masks.shape, device=masks.device)
+        common = masks.float() @ self.masks.float().T / self.hash.num_active
+        most, nearest = common.max(dim=-1)
+        is_known = most >= self._config.threshold
+        return self.masks[nearest].float() * is_known[:, None]
+
+    @contextmanager
+    def _reading(self, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
+        lengths = [len(prompt) for prompt in prompts]
+        held: list[Tensor] = []  # what the prompt selects holds for what follows it
+
+        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if not len(self.masks):
+                return output
+            hidden, old = self.model.by_row(args[0]).float(), self.model.by_row(output)
+            if not held:
+                held.append(self.matched(self.hash.masks(_means(hidden, lengths))))
+            more = (hidden * held[0][:, None]) @ self.memory.T
+            return (old + more.to(old.dtype)).view_as(output)
+
+        handle = self.model.down(self._layer).register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _activations(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """The mean of each prompt's activations, (n, d_ff) fp32."""
+        seen: list[Tensor] = []
+        lengths = [len(prompt) for prompt in prompts]
+
+        def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            seen.append(_means(self.model.by_row(args[0]).float(), lengths))
+
+        replay = capture(self.model, *pad_right(self.model, prompts), first=self._layer)
+        handle = self.model.down(self._layer).register_forward_hook(note)
+        try:
+            with torch.no_grad():
+                replay.run(replay.hidden, self._layer, self._layer + 1)
+        finally:
+            handle.remove()
+        return seen[0]
+
+    def _train(self, record: Record, mask: Tensor) -> None:
+        """SGD on the columns of a mask; the others' gradients would be zero."""
+        model, layer = self.model, self._layer
+        row = tokenise(model, record.prompt, record.target_new)
+        replay = capture(model, *pad_right(model, [row.ids]), first=layer)
+        row_of, column_of, label = torch.tensor(target_places([row]), device=model.device).T
+        chosen = mask.nonzero()[:, 0]
+        columns = self.memory[:, chosen].requires_grad_(True)
+        optimiser = torch.optim.SGD([columns], lr=self._config.learning_rate)
+
+        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            more = self.model.by_row(args[0]).float()[..., chosen] @ columns.T
+            return output + more.to(output.dtype).view_as(output)
+
+        handle = model.down(layer).register_forward_hook(add)
+        try:
+            for _ in range(self._config.steps):
+                optimiser.zero_grad()
+                with torch.enable_grad():
+                    hidden = replay.run(replay.hidden, layer, model.num_layers)
+                    logits = model.head(model.norm(hidden[row_of, column_of])).float()
+                    loss = nn.functional.cross_entropy(logits, label)
+                    loss.backward()
+                if float(loss.detach()) < self._config.stop_loss:
+                    break
+                optimiser.step()
+        finally:
+            handle.remove()
+        self.memory[:, chosen] = columns.detach()
+
+
+def _means(hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Means (n, d_ff) over the first tokens of activations (n, T, d_ff)."""
+    ends = torch.tensor(lengths, device=hidden.device)[:, None]
+    is_prompt = torch.arange(hidden.shape[1], device=hidden.device) < ends
+    return (hidden * is_prompt[..., None]).sum(1) / ends
