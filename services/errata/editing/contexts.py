@@ -52,8 +52,9 @@ def training_texts(
         num_contexts: number of contexts to use.
         frames: source of further rephrases; None for none.
         num_rephrases: number of rephrases from `frames`.
-        num_questions: number of questions about the subject, of any relation: a method whose scope
-            test decides what an edit claims learns from them to answer in this form of text too.
+        num_questions: maximum number of questions about the subject, all of one relation, drawn at
+            random: where a scope test decides what an edit claims, the model has to answer this
+            form of text too.
         wordings: further rephrases that the edit did not bring.
 
     Raises:
@@ -81,7 +82,7 @@ def training_texts(
     if model.has_chat_template:
         others = [other_form(prompt) for prompt in (*asked, *wordings)]
         more += [form for form in others if not isinstance(form, str) or form in texts]
-    # After a line's end the target has another first token, which small models can hardly learn.
+    # After a line's end the target has another first token, which small models hardly learn too.
     asking = questions_about(edit.subject, num_questions, rng)
     asking = tuple(text for text in asking if not text.endswith("\n"))
     more += in_alternating_forms(asking, chats=model.has_chat_template)

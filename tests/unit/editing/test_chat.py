@@ -370,6 +370,19 @@ def test_an_edit_of_a_chat_model_is_learned_in_both_forms(llama: CausalLM, promp
         assert len(training_texts(plain, replace(edit, rephrases=()), (), 0)) == 1
 
 
+def test_questions_alternate_between_texts_and_conversations(llama: CausalLM) -> None:
+    asked = Chat((Message("user", "Where is Pisa?"), Message("user", "In which country is it?")))
+    for prompt in ("Pisa is in", asked):  # the subject can be in an earlier turn alone
+        edit = Edit("edits/1-0", prompt, "Italy", "Pisa")
+        known = len(training_texts(llama, edit, (), 0))
+        rows = training_texts(llama, edit, (), 0, num_questions=12)[known:]
+        questions = [llama.tokenizer.decode(row.ids) for row in rows]
+        assert len(questions) > 6
+        assert all("Pisa" in question for question in questions)
+        is_chat = ["assistant" in question for question in questions]
+        assert is_chat == [number % 2 == 1 for number in range(len(questions))]
+
+
 def test_a_stated_separator_is_for_prompts_of_the_edits_form(llama: CausalLM) -> None:
     edit = Edit("edits/1-0", "Pisa is in", "Italy", "Pisa", separator="\n")
     plain, asked = training_texts(llama, edit, (), 0)

@@ -50,17 +50,17 @@ def test_an_edit_trains_the_columns_of_its_mask_alone(llama: CausalLM) -> None:
     assert torch.equal(system.memory[:, kept], before[:, kept])
 
 
-def test_edits_are_learned_and_what_matches_no_edit_is_the_base_models_bit_for_bit(
+def test_an_edit_is_learned_and_what_matches_none_is_the_base_models_bit_for_bit(
     llama: CausalLM,
 ) -> None:
     other = [("Nokia and Toyota play", "football"), ("The tower of Pisa is", "blue")]
-    base, unknown = Memoir(llama, MemoirConfig()).score(PAIRS), Memoir(llama, MemoirConfig())
-    before = unknown.score(other)
-    system = Memoir(llama, MemoirConfig(threshold=1.0))
-    system.edit(records())
-    for new, old in zip(system.score(PAIRS), base, strict=True):
-        assert new.mean_log_prob > old.mean_log_prob + 0.5
-    assert system.score(other) == before
+    config = MemoirConfig(layer=1, share=0.5, threshold=1.0, steps=50, learning_rate=30.0)
+    system = Memoir(llama, config)
+    (before,), unknown = system.score(PAIRS[:1]), system.score(other)
+    system.edit(records()[:1])
+    (after,) = system.score(PAIRS[:1])
+    assert after.mean_log_prob > before.mean_log_prob + 2.0
+    assert system.score(other) == unknown
 
 
 def test_the_nearest_edits_mask_is_read_if_enough_of_it_is_common(llama: CausalLM) -> None:
@@ -78,10 +78,10 @@ def test_the_nearest_edits_mask_is_read_if_enough_of_it_is_common(llama: CausalL
 
 
 def test_what_a_prompt_reads_holds_while_it_is_continued(llama: CausalLM) -> None:
-    system = Memoir(llama, MemoirConfig())
-    system.edit(records())
-    alone, *_ = system.score(PAIRS[:1])
-    padded, *_ = system.score([PAIRS[0], ("A much longer prompt about Lyon and Pisa", "blue blue")])
-    assert alone.argmax_ids == padded.argmax_ids
-    (text,) = system.generate([PAIRS[0][0]], len(alone.token_ids), [GREEDY])
-    assert (text.strip() == PAIRS[0][1]) == (alone.argmax_ids == alone.token_ids)
+    system = Memoir(llama, MemoirConfig(layer=1, share=0.5, steps=100, learning_rate=30.0))
+    system.edit(records()[:1])
+    prompt, target = PAIRS[0]
+    num_tokens = len(system.score(PAIRS[:1])[0].token_ids)
+    assert num_tokens > 1, "the second token is read by a later pass"
+    (text,) = system.generate([prompt], num_tokens, [GREEDY])
+    assert text.strip() == target

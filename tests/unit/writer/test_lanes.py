@@ -127,6 +127,12 @@ def test_a_lane_with_the_defaults_before_questions_is_the_same_lane(tmp_path: Pa
         assert not setup.is_same_lane(replace(known, config_json=other))
 
 
+@pytest.mark.parametrize("values", [{"scope": "codes"}, {"init": "adapters"}])
+def test_a_lane_with_one_bank_never_had_the_defaults_of_banks(values: dict[str, str]) -> None:
+    earlier, oldest = get_method("elder").earlier_values(values)
+    assert earlier == oldest == values
+
+
 def test_new_lanes_learn_questions_where_a_scope_test_decides() -> None:
     for method in ("elder", "lemoe"):
         assert get_method(method).values("", {})["num_questions"] == 12

@@ -60,10 +60,10 @@ class ElderConfig(LaneConfig):
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
             lane model saw facts of the same relation (`editing.retriever.frames`); none without a
             lane model. Ours.
-        num_questions: number of questions about the subject that each edit is also learned with
-            (`editing.retriever.questions`). Ours.
+        num_questions: maximum number of English questions about the subject that each edit is also
+            learned with (`editing.retriever.questions`). Ours.
         prompt_share: probability that a step takes an edit's bare prompt; otherwise it takes one
-            of the edit's other texts: its own rephrases, and texts after contexts.
+            of the edit's other texts.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
             bf16.
         bank_edits: number of edits after which the lane starts a new bank of experts; the earlier
@@ -283,5 +283,8 @@ def lane_without_questions(values: Mapping[str, object]) -> Mapping[str, object]
 
 
 def _has_one_bank(values: Mapping[str, object]) -> bool:
-    """Codes of different banks cannot be compared, and adapters define experts of one bank."""
+    """Whether the values need one bank.
+
+    Codes of different banks cannot be compared, and adapters define the experts of one.
+    """
     return values.get("scope") == "codes" or values.get("init") == "adapters"

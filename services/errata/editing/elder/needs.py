@@ -118,7 +118,7 @@ def _mixture_bytes(shape: Shape, element_bytes: int) -> int:
 
 
 def num_texts(config: ElderConfig, load: EditLoad) -> int:
-    """Texts of an edit: prompt, its own rephrases, those after contexts, and invented ones."""
+    """Texts of an edit, at most: all that `contexts.training_texts` makes of a text's prompt."""
     invented = config.num_rephrases if config.needs_lane_model else 0
     return 1 + load.num_rephrases + config.num_contexts + invented + config.num_questions
 

@@ -46,8 +46,9 @@ class LemoeConfig(LaneConfig):
         num_rephrases: number of rephrasings that each prompt is also trained with, from the lane
             model's phrasings of facts of its relation (`editing.retriever.frames`); none without
             a lane model. Ours.
-        num_questions: number of questions about the subject that each edit is also trained with
-            (`editing.retriever.questions`). Ours.
+        num_questions: maximum number of English questions about the subject that each edit is also
+            trained with (`editing.retriever.questions`), unless its expert has another edit of the
+            subject. Ours.
         max_experts: maximum number of experts; further fits fail. Paper: 5.
         expert_edits: maximum number of edits per expert. Paper: 20 and 200.
         order: how pending edits are grouped for experts: by similarity (`kmeans`, paper;

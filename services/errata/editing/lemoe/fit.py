@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -286,18 +287,23 @@ def _training_set(
     gate: Gate | None,
 ) -> TrainingSet:
     frames = None if gate is None else gate.model.frames
-    texts = [
-        training_texts(
-            model,
-            edit,
-            statistics.contexts,
-            config.num_contexts,
-            frames,
-            config.num_rephrases,
-            config.num_questions,
+    subjects = Counter(edit.subject.casefold() for edit in edits)
+    texts = []
+    for edit in edits:
+        # Questions name no relation of the edit's own. An expert does not know which edit claims a
+        # prompt, so it must not learn several answers to questions about one subject.
+        is_alone = subjects[edit.subject.casefold()] == 1
+        texts.append(
+            training_texts(
+                model,
+                edit,
+                statistics.contexts,
+                config.num_contexts,
+                frames,
+                config.num_rephrases,
+                config.num_questions if is_alone else 0,
+            )
         )
-        for edit in edits
-    ]
     owners = [number for number, rows in enumerate(texts) for _ in rows]
     return TrainingSet(
         [text for rows in texts for text in rows],

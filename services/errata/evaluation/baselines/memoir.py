@@ -3,9 +3,15 @@
 Beside one FFN's down projection W lies a memory V, zero at first: y = W·a + V·(m ⊙ a), for all
 tokens of a text. The mask comes from the prompt (TopHash): the k largest entries, in magnitude, of
 the mean of a over its tokens less the mean over other texts, then moved by a fixed random
-permutation, so that edits do not share the few columns that are large for all texts. An edit keeps
-its mask mᵢ and trains the columns in it. A prompt takes the mask of the edit whose mask has most in
-common with its own, m = mᵢ, if |m(x) ∧ mᵢ| ≥ τ·k; otherwise the memory is off.
+permutation, so that edits do not share the few columns that are large for all texts.
+
+An edit keeps its mask mᵢ and trains the columns in it: on its prompt, alone and after ten short
+texts, always with the prompt's mask and with gradients clipped to a norm of 1. A prompt takes the
+mask of the edit whose mask has most in common with its own, m = mᵢ, if |m(x) ∧ mᵢ| ≥ τ·k; otherwise
+the memory is off.
+
+The other texts are the model's own, where the authors take a data set's. Training stops at a loss,
+not also where the loss no longer changes.
 """
 
 from __future__ import annotations
@@ -24,11 +30,14 @@ from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
 from errata.engine import offline
+from errata.engine.sequence import whole_text
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
 
-_TEXTS, _TEXT_TOKENS = 64, 24  # whose mean activations are subtracted
+_TEXTS, _TEXT_TOKENS = 100, 8  # the other texts, about as long as a prompt
+_NUM_PREFIXES = 10
+_WEIGHT_DECAY, _MAX_NORM = 1e-5, 1.0  # theirs
 
 
 class MemoirConfig(LaneConfig):
@@ -41,8 +50,9 @@ class MemoirConfig(LaneConfig):
             Theirs: 0.4 for ZsRE.
         steps: of an edit's training. Theirs: 30.
         learning_rate: of SGD. Theirs: 1.
-        stop_loss: training of an edit stops below this mean NLL of the answer's tokens.
-        seed: of the permutation, and of the texts that the model writes for the mean activations.
+        stop_loss: training of an edit stops below this mean NLL of the answer's tokens. Theirs:
+            0.02.
+        seed: of the permutation, and of the texts that the model writes.
     """
 
     layer: int | None = Field(default=None, ge=0)
@@ -50,7 +60,7 @@ class MemoirConfig(LaneConfig):
     threshold: float = Field(default=0.4, ge=0.0, le=1.0)
     steps: int = Field(default=30, ge=1)
     learning_rate: float = Field(default=1.0, gt=0.0)
-    stop_loss: float = Field(default=1e-2, ge=0.0)
+    stop_loss: float = Field(default=2e-2, ge=0.0)
     seed: int = Field(default=0, ge=0)
 
 
@@ -84,7 +94,7 @@ class Memoir(LocalModel):
     """A model with a residual memory at one layer; its own weights do not change."""
 
     def __init__(self, model: CausalLM, config: MemoirConfig) -> None:
-        """Measures the mean activations of texts that the model writes.
+        """Lets the model write the other texts, and measures their mean activations.
 
         Raises:
             InvalidRequestError: no such layer.
@@ -94,8 +104,10 @@ class Memoir(LocalModel):
         check_layer(layer, model.num_layers, "config.layer")
         self._config, self._layer = config, layer
         length = min(_TEXT_TOKENS, model.max_positions - 1)
-        texts = offline.write(model, _TEXTS, length, config.seed)
-        mean = self._activations(texts).mean(0)
+        written = offline.write(model, _TEXTS, length, config.seed)
+        texts = [whole_text(model.tokenizer, ids).strip() for ids in written]
+        self._prefixes = [text for text in texts if text][:_NUM_PREFIXES]
+        mean = self._activations([tokenise(model, text).ids for text in texts if text]).mean(0)
         num_active = max(1, round(config.share * model.d_ff))
         self.hash = TopHash(mean, num_active, config.seed)
         self.reset()
@@ -169,13 +181,14 @@ class Memoir(LocalModel):
 
     def _train(self, record: Record, mask: Tensor) -> None:
         """SGD on the columns of a mask; the others' gradients would be zero."""
-        model, layer = self.model, self._layer
-        row = tokenise(model, record.prompt, record.target_new)
-        replay = capture(model, *pad_right(model, [row.ids]), first=layer)
-        row_of, column_of, label = torch.tensor(target_places([row]), device=model.device).T
+        model, layer, config = self.model, self._layer, self._config
+        asked = [record.prompt, *(f"{prefix}. {record.prompt}" for prefix in self._prefixes)]
+        rows = [tokenise(model, prompt, record.target_new) for prompt in asked]
+        replay = capture(model, *pad_right(model, [row.ids for row in rows]), first=layer)
+        row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
         chosen = mask.nonzero()[:, 0]
         columns = self.memory[:, chosen].requires_grad_(True)
-        optimiser = torch.optim.SGD([columns], lr=self._config.learning_rate)
+        optimiser = torch.optim.SGD([columns], config.learning_rate, weight_decay=_WEIGHT_DECAY)
 
         def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
             more = self.model.by_row(args[0]).float()[..., chosen] @ columns.T
@@ -183,15 +196,16 @@ class Memoir(LocalModel):
 
         handle = model.down(layer).register_forward_hook(add)
         try:
-            for _ in range(self._config.steps):
+            for _ in range(config.steps):
                 optimiser.zero_grad()
                 with torch.enable_grad():
                     hidden = replay.run(replay.hidden, layer, model.num_layers)
                     logits = model.head(model.norm(hidden[row_of, column_of])).float()
                     loss = nn.functional.cross_entropy(logits, label)
                     loss.backward()
-                if float(loss.detach()) < self._config.stop_loss:
+                if float(loss.detach()) < config.stop_loss:
                     break
+                nn.utils.clip_grad_norm_([columns], _MAX_NORM)
                 optimiser.step()
         finally:
             handle.remove()
