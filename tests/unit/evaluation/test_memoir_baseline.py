@@ -29,10 +29,10 @@ def test_a_mask_has_the_permuted_places_of_the_largest_magnitudes() -> None:
 def test_a_masks_size_is_fixed_and_padding_does_not_matter(llama: CausalLM) -> None:
     system = Memoir(llama, MemoirConfig(share=0.25))
     prompts = [*_ids(llama), _ids(llama)[0] * 2]
-    together = system.hash.masks(system._activations(prompts))
+    together = system.hash.masks(system._means(prompts))
     assert together.sum(-1).tolist() == [round(0.25 * llama.d_ff)] * len(prompts)
     for prompt, mask in zip(prompts, together, strict=True):
-        (alone,) = system.hash.masks(system._activations([prompt]))
+        (alone,) = system.hash.masks(system._means([prompt]))
         assert torch.equal(alone, mask)
 
 

@@ -31,6 +31,7 @@ from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
 from errata.engine import offline
 from errata.engine.sequence import whole_text
+from errata.evaluation.baselines.activations import activations, prompt_means
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
@@ -107,7 +108,7 @@ class Memoir(LocalModel):
         written = offline.write(model, _TEXTS, length, config.seed)
         texts = [whole_text(model.tokenizer, ids).strip() for ids in written]
         self._prefixes = [text for text in texts if text][:_NUM_PREFIXES]
-        mean = self._activations([tokenise(model, text).ids for text in texts if text]).mean(0)
+        mean = self._means([tokenise(model, text).ids for text in texts if text]).mean(0)
         num_active = max(1, round(config.share * model.d_ff))
         self.hash = TopHash(mean, num_active, config.seed)
         self.reset()
@@ -127,7 +128,7 @@ class Memoir(LocalModel):
         """Trains the memory on one record after another, as published."""
         start = perf_counter()
         prompts = [tokenise(self.model, record.prompt).ids for record in records]
-        masks = self.hash.masks(self._activations(prompts))
+        masks = self.hash.masks(self._means(prompts))
         for record, mask in zip(records, masks, strict=True):
             self._train(record, mask)
         self.masks = torch.cat([self.masks, masks])
@@ -152,7 +153,7 @@ class Memoir(LocalModel):
                 return output
             hidden, old = self.model.by_row(args[0]).float(), self.model.by_row(output)
             if not held:
-                held.append(self.matched(self.hash.masks(_means(hidden, lengths))))
+                held.append(self.matched(self.hash.masks(prompt_means(hidden, lengths))))
             more = (hidden * held[0][:, None]) @ self.memory.T
             return (old + more.to(old.dtype)).view_as(output)
 
@@ -162,22 +163,10 @@ class Memoir(LocalModel):
         finally:
             handle.remove()
 
-    def _activations(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+    def _means(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """The mean of each prompt's activations, (n, d_ff) fp32."""
-        seen: list[Tensor] = []
         lengths = [len(prompt) for prompt in prompts]
-
-        def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            seen.append(_means(self.model.by_row(args[0]).float(), lengths))
-
-        replay = capture(self.model, *pad_right(self.model, prompts), first=self._layer)
-        handle = self.model.down(self._layer).register_forward_hook(note)
-        try:
-            with torch.no_grad():
-                replay.run(replay.hidden, self._layer, self._layer + 1)
-        finally:
-            handle.remove()
-        return seen[0]
+        return prompt_means(activations(self.model, prompts, self._layer), lengths)
 
     def _train(self, record: Record, mask: Tensor) -> None:
         """SGD on the columns of a mask; the others' gradients would be zero."""
@@ -210,10 +199,3 @@ class Memoir(LocalModel):
         finally:
             handle.remove()
         self.memory[:, chosen] = columns.detach()
-
-
-def _means(hidden: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Means (n, d_ff) over the first tokens of activations (n, T, d_ff)."""
-    ends = torch.tensor(lengths, device=hidden.device)[:, None]
-    is_prompt = torch.arange(hidden.shape[1], device=hidden.device) < ends
-    return (hidden * is_prompt[..., None]).sum(1) / ends

@@ -20,6 +20,7 @@ from errata.editing.lane.contract import LaneConfig, check_layer
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
+from errata.evaluation.baselines.activations import activations, prompt_means
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
@@ -145,34 +146,21 @@ class MoeAdaptor(LocalModel):
 
     def _centroid(self, records: Sequence[Record]) -> Tensor:
         """The direction of the prompts' mean activation, (d_ff)."""
-        seen: list[Tensor] = []
         rows = [tokenise(self.model, record.prompt).ids for record in records]
-
-        def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-            hidden, lengths = self.model.by_row(args[0]).float(), [len(row) for row in rows]
-            queries = self._queries(hidden, lengths)
-            if self._config.granularity == "token":  # rows are padded
-                queries = torch.cat([row[:n] for row, n in zip(queries, lengths, strict=True)])
-            seen.append(queries.reshape(-1, queries.shape[-1]).mean(0))
-
-        replay = capture(self.model, *pad_right(self.model, rows), first=self._layer)
-        handle = self.model.down(self._layer).register_forward_hook(note)
-        try:
-            with torch.no_grad():
-                replay.run(replay.hidden, self._layer, self._layer + 1)
-        finally:
-            handle.remove()
-        return nn.functional.normalize(seen[0], dim=0)
+        lengths = [len(row) for row in rows]
+        queries = self._queries(activations(self.model, rows, self._layer), lengths)
+        if self._config.granularity == "token":  # rows are padded
+            queries = torch.cat([row[:n] for row, n in zip(queries, lengths, strict=True)])
+        return nn.functional.normalize(queries.reshape(-1, queries.shape[-1]).mean(0), dim=0)
 
     def _queries(self, hidden: Tensor, lengths: Sequence[int]) -> Tensor:
         """q (n, T or 1, d_ff) from activations (n, T, d_ff) of prompts from column 0 on."""
         if self._config.granularity == "token":
             return hidden
+        if self._config.granularity == "sentence":
+            return prompt_means(hidden, lengths)[:, None]
         ends = torch.tensor(lengths, device=hidden.device)
-        if self._config.granularity == "last":
-            return hidden[torch.arange(len(ends), device=hidden.device), ends - 1][:, None]
-        is_prompt = torch.arange(hidden.shape[1], device=hidden.device) < ends[:, None]
-        return (hidden * is_prompt[..., None]).sum(1, keepdim=True) / ends[:, None, None]
+        return hidden[torch.arange(len(ends), device=hidden.device), ends - 1][:, None]
 
     @contextmanager
     def _reading(self, prompts: Sequence[Sequence[int]]) -> Iterator[None]:

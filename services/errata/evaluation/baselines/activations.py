@@ -1,0 +1,37 @@
+"""What baselines read at one layer: the inputs of an FFN's down projection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.prompts import pad_right
+from errata.editing.model.replay import capture
+
+
+def activations(model: CausalLM, rows: Sequence[Sequence[int]], layer: int) -> Tensor:
+    """The inputs of the down projection at each token, (n, T, d_ff) fp32, padded on the right."""
+    seen: list[Tensor] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        seen.append(model.by_row(args[0]).float())
+
+    replay = capture(model, *pad_right(model, rows), first=layer)
+    handle = model.down(layer).register_forward_hook(note)
+    try:
+        with torch.no_grad():
+            replay.run(replay.hidden, layer, layer + 1)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def prompt_means(hidden: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Means (n, d_ff) over the first tokens of activations (n, T, d_ff)."""
+    ends = torch.tensor(lengths, device=hidden.device)[:, None]
+    is_prompt = torch.arange(hidden.shape[1], device=hidden.device) < ends
+    return (hidden * is_prompt[..., None]).sum(1) / ends
