@@ -66,12 +66,7 @@ def training_texts(
     ]
     rng = random.Random(f"{edit.said}|{edit.target}")
     chosen = rng.sample(contexts, min(num_contexts, len(contexts)))
-    # A conversation's text can lack the subject; it would teach the target for every subject.
-    texts = [
-        as_text(prompt)
-        for prompt in asked
-        if isinstance(prompt, str) or edit.subject in as_text(prompt)
-    ] or [edit.said]
+    texts = _texts_of(edit, asked)
     more: list[Prompt] = [
         f"{context} {texts[number % len(texts)]}" for number, context in enumerate(chosen)
     ]
@@ -82,13 +77,31 @@ def training_texts(
     if model.has_chat_template:
         others = [other_form(prompt) for prompt in (*asked, *wordings)]
         more += [form for form in others if not isinstance(form, str) or form in texts]
-    # After a line's end the target has another first token, which small models hardly learn too.
-    asking = questions_about(edit.subject, num_questions, rng)
-    asking = tuple(text for text in asking if not text.endswith("\n"))
-    more += in_alternating_forms(asking, chats=model.has_chat_template)
+    more += _questions(model, edit.subject, num_questions, rng)
     for prompt in more:
         try:
             rows.append(tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)))
         except InvalidEditError:  # the edit is valid without it, and may fill the model's window
             continue
     return tuple(rows)
+
+
+def _texts_of(edit: Edit, asked: Sequence[Prompt]) -> list[str]:
+    """Prompts as texts, at least one."""
+    # A conversation's text can lack the subject; it would teach the target for every subject.
+    named = [
+        as_text(prompt)
+        for prompt in asked
+        if isinstance(prompt, str) or edit.subject in as_text(prompt)
+    ]
+    return named or [edit.said]
+
+
+def _questions(
+    model: CausalLM, subject: str, num_questions: int, rng: random.Random
+) -> list[Prompt]:
+    """Questions, for a model with a chat template every second one as a conversation."""
+    # After a line's end the target has another first token, which small models hardly learn too.
+    asked = questions_about(subject, num_questions, rng)
+    kept = [text for text in asked if not text.endswith("\n")]
+    return in_alternating_forms(kept, chats=model.has_chat_template)

@@ -315,15 +315,8 @@ def _training_texts(
     new = []
     for edit, withheld in zip(edits, neighbours, strict=True):
         fact, answer = fact_of(edit.said), answer_of(edit.subject, edit.target)
-        rows = training_texts(
-            model,
-            edit,
-            statistics.contexts,
-            config.num_contexts,
-            frames,
-            config.num_rephrases,
-            config.num_questions,
-        )
+        options = (config.num_contexts, frames, config.num_rephrases, config.num_questions)
+        rows = training_texts(model, edit, statistics.contexts, *options)
         allocation = allocator.take(fact, answer)
         new.append(EditTexts(edit.name, fact, answer, allocation, rows, withheld))
     return new
