@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.elder.config import BANKS_WITHOUT_QUESTIONS
 from errata.editing.registry import get_method
 from errata.errors import StartupError
 from errata.log.entries import LaneConfigured
@@ -114,30 +113,11 @@ def test_an_option_that_did_not_exist_makes_another_lane(
     assert not setup.is_same_lane(replace(setup.configured, config_json=text, config_digest="d"))
 
 
-def test_a_lane_with_the_defaults_before_questions_is_the_same_lane(tmp_path: Path) -> None:
-    file = tmp_path / "lanes.toml"
-    for config, values in (("", {}), ("top_k = 3\n", {"top_k": 3})):
-        file.write_text(f'[lanes.main]\nmethod = "elder"\n[lanes.main.config]\n{config}')
-        (setup,) = read_lanes(file, "lanes/main", "model")
-        earlier = EARLIER["elder"] | BANKS_WITHOUT_QUESTIONS | values
-        assert "num_questions" not in earlier
-        known = replace(setup.configured, config_json=json.dumps(earlier), config_digest="old")
-        assert setup.is_same_lane(known)
-        other = json.dumps(earlier | {"rank": 16})
-        assert not setup.is_same_lane(replace(known, config_json=other))
-
-
-@pytest.mark.parametrize("values", [{"scope": "codes"}, {"init": "adapters"}])
-def test_a_lane_with_one_bank_never_had_the_defaults_of_banks(values: dict[str, str]) -> None:
-    earlier, oldest = get_method("elder").earlier_values(values)
-    assert earlier == oldest == values
-
-
-def test_new_lanes_learn_questions_where_a_scope_test_decides() -> None:
-    for method in ("elder", "lemoe"):
-        assert get_method(method).values("", {})["num_questions"] == 12
-        assert not get_method(method).values("paper", {}).get("num_questions", 0)
-    assert get_method("lemoe").values("", {"scope": "off"}) == {"scope": "off"}
+def test_new_lemoe_lanes_learn_questions_where_a_scope_test_decides() -> None:
+    method = get_method("lemoe")
+    assert method.values("", {})["num_questions"] == 12
+    assert "num_questions" not in method.values("paper", {})
+    assert method.values("", {"scope": "off"}) == {"scope": "off"}
 
 
 def test_a_new_elder_lane_has_banks_unless_its_scope_or_its_adapters_need_one() -> None:

@@ -6,17 +6,11 @@ and the authors' code differ, the docstring names both.
 
 from __future__ import annotations
 
-from errata.editing.elder.config import (
-    ONE_BANK,
-    PAPER,
-    ElderConfig,
-    lane_without_questions,
-    new_lane,
-)
+from errata.editing.elder.config import ONE_BANK, PAPER, ElderConfig, new_lane
 from errata.editing.elder.lane import ElderLane
 from errata.editing.elder.needs import needs
 from errata.editing.lane.contract import Capabilities
-from errata.editing.lane.method import SliceMethod, own_defaults
+from errata.editing.lane.method import SliceMethod
 
 METHOD = SliceMethod(
     name="elder",
@@ -34,7 +28,6 @@ METHOD = SliceMethod(
     planner=needs,
     presets={"paper": PAPER, "one-bank": ONE_BANK},
     defaults=new_lane,
-    earlier_defaults=(lane_without_questions, own_defaults),
 )
 
 __all__ = ["METHOD"]
