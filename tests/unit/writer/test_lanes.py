@@ -113,13 +113,6 @@ def test_an_option_that_did_not_exist_makes_another_lane(
     assert not setup.is_same_lane(replace(setup.configured, config_json=text, config_digest="d"))
 
 
-def test_new_lemoe_lanes_learn_questions_where_a_scope_test_decides() -> None:
-    method = get_method("lemoe")
-    assert method.values("", {})["num_questions"] == 12
-    assert "num_questions" not in method.values("paper", {})
-    assert method.values("", {"scope": "off"}) == {"scope": "off"}
-
-
 def test_a_new_elder_lane_has_banks_unless_its_scope_or_its_adapters_need_one() -> None:
     method = get_method("elder")
     assert method.values("", {})["bank_edits"] == 16

@@ -140,19 +140,3 @@ PAPER: Mapping[str, Any] = {
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""
-
-QUESTIONS: Mapping[str, Any] = {
-    "steps": 250,
-    "num_contexts": 1,
-    "num_rephrases": 4,
-    "num_questions": 12,
-}
-"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
-
-
-def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
-    """The defaults of a new lane to which its operator gives `values`.
-
-    Without a scope test, an expert would answer every question about a subject with the target.
-    """
-    return {} if values.get("scope") == "off" else QUESTIONS

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites.point import Point, grid
 
-_STATEMENTS: Mapping[str, Any] = {
-    "steps": 200,
-    "num_contexts": 3,
-    "num_rephrases": 8,
-    "num_questions": 0,
-}
-"""Texts and steps of a fit whose points differ in the scope test: without one there is no question
-to learn, so the others learn none either.
-"""
-
 
 def scope(plan: Plan) -> list[Point]:
     """No scope test, and each of them."""
-    return [
-        _stating(plan, f"scope {name}", {"scope": name})
-        for name in ("off", "cosine", "idf", "retriever")
-    ]
+    return grid(plan, {"scope": ("off", "cosine", "idf", "retriever")})
 
 
 def routing(plan: Plan) -> list[Point]:
     """Anchored and literal routing, each with and without a scope test."""
     literal = {"routing": "literal"}
     return [
-        _stating(plan, "anchored", {}),
-        _stating(plan, "anchored, no scope test", {"scope": "off"}),
-        _stating(plan, "literal, with the scope test", literal),
-        _stating(plan, "literal, no scope test", {**literal, "scope": "off"}),
+        Point("anchored", {}, plan.edits, plan.batch),
+        Point("anchored, no scope test", {"scope": "off"}, plan.edits, plan.batch),
+        Point("literal, with the scope test", literal, plan.edits, plan.batch),
+        Point("literal, no scope test", {**literal, "scope": "off"}, plan.edits, plan.batch),
     ]
-
-
-def _stating(plan: Plan, label: str, varied: Mapping[str, Any]) -> Point:
-    """A point with `_STATEMENTS`, apart from what the plan or its preset fixes."""
-    alike = {} if plan.preset else {k: v for k, v in _STATEMENTS.items() if k not in plan.values}
-    return Point(label, {**alike, **varied}, plan.edits, plan.batch)
 
 
 def order(plan: Plan) -> list[Point]:
