@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
+from pydantic import ValidationError
 
 from errata.editing.edit import Edit
 from errata.editing.lemoe.config import LemoeConfig
@@ -32,3 +34,8 @@ def test_two_edits_of_a_subject_teach_one_expert_no_questions_that_would_contrad
     other = replace(LYON, name="edits/2-2", prompt="lyon is in the continent", subject="lyon")
     _, alone = _num_texts(llama, LYON, NOKIA)
     assert _num_texts(llama, LYON, NOKIA, other) == [1, alone, 1]
+
+
+def test_questions_need_a_scope_test() -> None:
+    with pytest.raises(ValidationError, match="num_questions needs a scope test"):
+        LemoeConfig(scope="off", num_questions=1)

@@ -70,10 +70,10 @@ def test_the_nearest_edits_mask_is_read_if_enough_of_it_is_common(llama: CausalL
     first[:k], second[k : 2 * k] = True, True
     system.masks = torch.stack([first, second])
     asked = torch.zeros(2, llama.d_ff, dtype=torch.bool)
-    asked[0, k // 2 : k // 2 + k] = True  # half of it is the first's, or as much as the second's
+    asked[0, k // 4 : k // 4 + k] = True  # three quarters of it are the first's, one the second's
     asked[1, 2 * k - k // 4 : 3 * k - k // 4] = True  # a quarter of it is the second's
     found = system.matched(asked)
-    assert torch.equal(found[0].bool(), first) or torch.equal(found[0].bool(), second)
+    assert torch.equal(found[0].bool(), first)
     assert not found[1].any()
 
 

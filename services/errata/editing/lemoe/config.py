@@ -108,6 +108,11 @@ class LemoeConfig(LaneConfig):
             raise ValueError(f"top_k must be at most max_experts, which is {self.max_experts}")
         if self.top_k > 1 and self.routing == "anchored" and self.scope != "off":
             raise ValueError("top_k must be 1 with a scope test: the claiming edit has one expert")
+        if self.num_questions and self.scope == "off":
+            raise ValueError(
+                "num_questions needs a scope test: without one, an expert would answer every "
+                "question about a subject with the target"
+            )
         if self.threshold is not None and self.scope not in ("cosine", "idf"):
             raise ValueError("threshold belongs to scopes 'cosine' and 'idf'")
         return self

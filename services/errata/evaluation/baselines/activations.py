@@ -1,4 +1,4 @@
-"""What baselines read at one layer: the inputs of an FFN's down projection."""
+"""The layer of a baseline, and what it reads there: the inputs of an FFN's down projection."""
 
 from __future__ import annotations
 
@@ -8,9 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from errata.editing.lane.contract import check_layer
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right
 from errata.editing.model.replay import capture
+
+
+def chosen_layer(model: CausalLM, layer: int | None, depth_share: float) -> int:
+    """The configured layer, or the one at a share of the depth.
+
+    Raises:
+        InvalidRequestError: no such layer.
+    """
+    if layer is None:
+        return int(depth_share * model.num_layers)
+    check_layer(layer, model.num_layers, "config.layer")
+    return layer
 
 
 def activations(model: CausalLM, rows: Sequence[Sequence[int]], layer: int) -> Tensor:

@@ -17,10 +17,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, target_places, tokenise
 from errata.editing.model.replay import Replay, capture_suffix
+from errata.evaluation.baselines.activations import chosen_layer
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
@@ -116,9 +117,7 @@ class Grace(LocalModel):
             InvalidRequestError: no such layer.
         """
         super().__init__(model)
-        layer = config.layer if config.layer is not None else model.num_layers * 27 // 32
-        check_layer(layer, model.num_layers, "config.layer")
-        self._config, self._layer = config, layer
+        self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
         self.reset()
 
     @property

@@ -25,13 +25,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
 from errata.engine import offline
 from errata.engine.sequence import whole_text
-from errata.evaluation.baselines.activations import activations, prompt_means
+from errata.evaluation.baselines.activations import activations, chosen_layer, prompt_means
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
@@ -101,9 +101,7 @@ class Memoir(LocalModel):
             InvalidRequestError: no such layer.
         """
         super().__init__(model)
-        layer = config.layer if config.layer is not None else model.num_layers * 27 // 32
-        check_layer(layer, model.num_layers, "config.layer")
-        self._config, self._layer = config, layer
+        self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
         length = min(_TEXT_TOKENS, model.max_positions - 1)
         written = offline.write(model, _TEXTS, length, config.seed)
         texts = [whole_text(model.tokenizer, ids).strip() for ids in written]
