@@ -222,7 +222,7 @@ async def test_a_flood_is_pushed_back_with_a_delay(async_openai: AsyncOpenAI) ->
     async def one() -> str:
         try:
             await async_openai.completions.create(
-                model=model, prompt=PROMPT, max_tokens=100, temperature=0, n=MAX_QUEUE // 4
+                model=model, prompt=PROMPT, n=MAX_QUEUE // 4, **(HOT | {"max_tokens": 100})
             )
         except RateLimitError as error:
             has_delay = int(error.response.headers["Retry-After"]) > 0

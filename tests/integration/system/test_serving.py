@@ -23,6 +23,8 @@ from tests.integration.system.rows import num_finished, num_running
 from tests.waiting import PATIENCE
 
 PROMPT = "The capital of France is"
+# So hot, hardly a text ends by itself before its last token.
+_HOT = Sampling(temperature=9.0, seed=1)
 _FLOOD = 8 * MAX_QUEUE
 
 
@@ -64,12 +66,15 @@ def test_thousands_of_stop_texts_are_refused(client: Client) -> None:
 
 
 async def test_a_flood_is_pushed_back_and_others_are_served(system: System) -> None:
-    """Past the queues of both replicas a delay is told; nothing is lost, nothing breaks."""
+    """Past the queues of both replicas a delay is told; nothing is lost, nothing breaks.
+
+    The texts are long: one client may not ask faster than two replicas answer with a few words.
+    """
     async with AsyncClient(system.target, timeout=PATIENCE) as client:
 
         async def one() -> str:
             try:
-                await client.generate(PROMPT, max_tokens=200)
+                await client.generate(PROMPT, max_tokens=100, sampling=_HOT)
             except QueueFullError as error:
                 return "refused" if error.retry_after_seconds else "refused without a delay"
             except UnavailableError:
@@ -87,16 +92,15 @@ async def test_a_flood_is_pushed_back_and_others_are_served(system: System) -> N
 async def test_readers_that_go_away_free_their_rows(system: System) -> None:
     """A row that is read to its end is counted as finished; of those that were left, most are not.
 
-    Not none of them: a replica may be done before its reader has left. So hot, hardly a text ends
-    by itself before its 450 tokens; a cool one has ended before anybody can leave.
+    Not none of them: a replica may be done before its reader has left. A cool text has ended before
+    anybody can leave.
     """
-    hot = Sampling(temperature=9.0, seed=1)
     async with AsyncClient(system.target, timeout=PATIENCE) as client:
         before = num_finished(system)
-        [_ async for _ in client.stream(PROMPT, max_tokens=450, sampling=hot)]
+        [_ async for _ in client.stream(PROMPT, max_tokens=450, sampling=_HOT)]
         assert num_finished(system) == before + 1
         for _ in range(40):
-            stream = client.stream(PROMPT, max_tokens=450, sampling=hot)
+            stream = client.stream(PROMPT, max_tokens=450, sampling=_HOT)
             await anext(stream)
             await stream.aclose()
         await eventually(lambda: num_running(system) == 0, "no row is left")
