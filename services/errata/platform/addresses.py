@@ -16,12 +16,22 @@ _LOOK_SECONDS = 0.5
 _FIRST_FREE, LAST_FREE = 20_000, 32_000
 # Chosen by the system's source of chance: processes that share a seed must not share a port.
 _chance = random.SystemRandom()
+# Whoever was given a port listens on it only later: until then, a probe finds it free.
+_drawn: set[int] = set()
 
 
 def free_port() -> int:
-    """A loopback port on which no process listens, chosen at random."""
+    """A loopback port on which no process listens, chosen at random.
+
+    A process gets no port twice before it has drawn them all.
+    """
     while True:
+        if len(_drawn) > LAST_FREE - _FIRST_FREE:
+            _drawn.clear()
         port = _chance.randint(_FIRST_FREE, LAST_FREE)
+        if port in _drawn:
+            continue
+        _drawn.add(port)
         with closing(socket.socket()) as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -154,7 +154,7 @@ def log_settings(redis_server: RedisServer, witness_path: Path, **changes: Any) 
         "redis_url": redis_server.url,
         "witness_path": witness_path,
         "progress_interval_seconds": 0.1,
-        "redis_timeout_seconds": 2.0,
+        "redis_timeout_seconds": 30.0,
     }
     return LogSettings(**values | changes)
 

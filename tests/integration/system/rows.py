@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import urllib.error
+import http.client
 import urllib.request
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,10 +28,13 @@ def _sum(system: System, name: str) -> float:
     for port in range(int(first), int(first) + 16):
         try:
             with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=PATIENCE) as page:
-                families = text_string_to_metric_families(page.read().decode())
-        except urllib.error.URLError:
-            continue
+                text = page.read().decode()
+        except (OSError, http.client.HTTPException):
+            continue  # nobody, or somebody who speaks something else
+        samples = [s for f in text_string_to_metric_families(text) for s in f.samples]
+        if not any(s.name == "errata_requests_running" for s in samples):
+            continue  # of another service
         num_pages += 1
-        total += sum(s.value for f in families for s in f.samples if s.name == name)
+        total += sum(s.value for s in samples if s.name == name)
     assert num_pages == 2
     return total
