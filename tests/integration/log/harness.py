@@ -20,12 +20,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import redis
 
 from errata.artifacts import ArtifactStore
+from errata.errors import LogUnavailableError
 from errata.launch.redis import redis_executable
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend, verify_run
 from errata.log.convert import entry_from
@@ -41,6 +42,8 @@ from tests.waiting import PATIENCE
 BASE_MODEL = "ab" * 32
 SERVE = Path(__file__).with_name("serve_log.py")
 
+T = TypeVar("T")
+
 
 async def eventually(
     condition: Callable[[], Any], what: str = "the condition", seconds: float = PATIENCE
@@ -55,6 +58,20 @@ async def eventually(
             return found
         assert time.monotonic() < deadline, f"{what} did not come true in {seconds} s"
         await asyncio.sleep(0.01)
+
+
+async def retried(call: Callable[[], Awaitable[T]]) -> T:
+    """What a call yields, made again while the log is unavailable, as clients do."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return await call()
+        except (LogUnavailableError, grpc.aio.AioRpcError) as error:
+            cause = from_rpc_error(error) if isinstance(error, grpc.aio.AioRpcError) else error
+            is_passing = isinstance(cause, (LogUnavailableError, UnavailableError))
+            if not is_passing or time.monotonic() > deadline:
+                raise
+        await asyncio.sleep(0.005)
 
 
 def servers() -> dict[str, str]:

@@ -258,8 +258,8 @@ async def test_stop_event_ends_the_service_and_gives_the_witness_back(
     running = asyncio.create_task(
         run(settings, store, address="127.0.0.1:0", ready=lambda _: ready.set(), stop=stop)
     )
-    await asyncio.wait_for(ready.wait(), 10)
+    await asyncio.wait_for(ready.wait(), PATIENCE)
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, PATIENCE)
     async with running_log(settings) as log:
         assert (await log.head()).head_seq == 0

@@ -111,7 +111,7 @@ async def test_hanging_up_ends_a_reader_that_is_far_ahead(settings: LogSettings)
         async with aclosing(subscriber.batches()) as batches:
             await anext(batches)
             await eventually(lambda: subscriber.silence_seconds == 0.0, "a full read-ahead")
-            await asyncio.wait_for(batches.aclose(), 5)
+            await asyncio.wait_for(batches.aclose(), PATIENCE)
 
 
 async def test_silent_link_is_redialled_though_others_hold_the_connection(log: RunningLog) -> None:
@@ -267,7 +267,7 @@ async def test_bad_from_seq_is_refused(
 
 async def fails(subscriber: Subscriber) -> ErrataError:
     with pytest.raises(ErrataError) as caught:
-        await asyncio.wait_for(take(subscriber, 1_000_000), 10)
+        await asyncio.wait_for(take(subscriber, 1_000_000), PATIENCE)
     return caught.value
 
 
@@ -348,14 +348,14 @@ async def test_subscriber_believes_no_lie(lie: Callable[[], list[list[ChainedEnt
     found: list[ChainedEntry] = []
     async with lying(lie()) as address:
         with pytest.raises(LogBehindWitnessError):
-            await asyncio.wait_for(take(Subscriber(address), 100, found), 10)
+            await asyncio.wait_for(take(Subscriber(address), 100, found), PATIENCE)
     judge_order(found)
 
 
 async def test_progress_that_skips_entries_is_not_believed() -> None:
     async with lying([TRUE[:2], []]) as address:  # "all up to 100 was delivered"
         with pytest.raises(LogBehindWitnessError, match="entry 3 did not arrive"):
-            await asyncio.wait_for(take(Subscriber(address), 100), 10)
+            await asyncio.wait_for(take(Subscriber(address), 100), PATIENCE)
 
 
 @pytest.mark.parametrize("lie", LIES)
@@ -368,7 +368,7 @@ async def test_control_without_its_checks_the_subscriber_passes_lies_on(
     monkeypatch.setattr(subscriber_module, "verify_run", trusting)
     messages, found = lie(), list[ChainedEntry]()
     async with lying(messages) as address:
-        await asyncio.wait_for(take(Subscriber(address), messages[-1][-1].seq, found), 10)
+        await asyncio.wait_for(take(Subscriber(address), messages[-1][-1].seq, found), PATIENCE)
     with pytest.raises((AssertionError, LogBehindWitnessError)):
         judge_order(found)
 

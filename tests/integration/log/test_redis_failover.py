@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from errata.errors import LogBehindWitnessError, LogUnavailableError, StartupError
 from errata.log.chain import ChainedEntry
+from errata.log.convert import new_entry
 from errata.log.store import RedisLog
 from errata.log.subscriber import Subscriber
 from errata.platform.failpoints import configure_failpoints
@@ -22,9 +23,11 @@ from tests.integration.log.harness import (
     History,
     Proxy,
     RunningLog,
+    append_request,
     eventually,
     failure,
     log_settings,
+    retried,
     running_log,
     servers,
 )
@@ -127,7 +130,7 @@ async def test_what_no_replica_has_is_not_acknowledged_and_may_be_lost(
         await asyncio.to_thread(redises.start_sentinel)
         acks = {"min_replica_acks": 1, "replica_ack_timeout_seconds": 0.2}
         async with running_log(redises.settings(tmp_path / "witness", **acks)) as log:
-            epoch = await log.acquire()
+            epoch = await retried(log.acquire)
             for _ in range(5):
                 await history.append(log, epoch)
             link.blackhole()
@@ -160,11 +163,11 @@ async def test_restart_shows_nothing_that_no_replica_has(
         await log.append(epoch)
     async with running_log(settings) as log:
         lost = str(uuid.uuid4())
-        assert (await failure(log.append(epoch, lost))).reason == "LOG_UNAVAILABLE"
+        assert (await failure(log.append(epoch, lost, comment=lost))).reason == "LOG_UNAVAILABLE"
     async with running_log(settings) as log:
         assert (await log.head()).head_seq == 1
         await asyncio.to_thread(redises.add_replica, redises.primary.port)
-        assert (await log.append(epoch, lost)).seq == 2
+        assert await History().append(log, epoch, lost) == 2
         assert (await log.head()).head_seq == 2
 
 
@@ -200,11 +203,12 @@ async def confirmed(
 ) -> AsyncIterator[tuple[RedisLog, int]]:
     """A log whose entries one replica must have, and the epoch of its writer."""
     await asyncio.to_thread(redises.add_replica, redises.primary.port)
-    acks = {"min_replica_acks": 1, "replica_ack_timeout_seconds": 0.3}
+    acks = {"min_replica_acks": 1, "replica_ack_timeout_seconds": 1.0}
     log = await RedisLog.open(log_settings(redises.primary, tmp_path / "witness", **acks))
     try:
-        epoch = await log.acquire_epoch("test")
-        await fill(log, epoch, 1)
+        epoch = await retried(lambda: log.acquire_epoch("test"))
+        entry = new_entry(append_request(epoch))
+        await retried(lambda: log.append(entry))
         yield log, epoch
     finally:
         await log.close()

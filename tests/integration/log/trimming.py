@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from errata.artifacts import ArtifactStore
-from errata.errors import LogUnavailableError
 from errata.log.archive.index import ArchiveIndex, pack_index
 from errata.log.archive.segment import SegmentRef
 from errata.log.chain import ChainedEntry
@@ -23,8 +20,7 @@ from errata.log.trimmer import Trimmer
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from tests.integration.log.entries import message, snapshot
-from tests.integration.log.harness import RedisServer, append_request
-from tests.waiting import PATIENCE
+from tests.integration.log.harness import RedisServer, append_request, retried
 
 HEAD, STREAM, REQUESTS = "{errata}:head", "{errata}:stream", "{errata}:requests"
 
@@ -63,14 +59,7 @@ async def put(log: RedisLog, epoch: int, payload: Payload) -> int:
     A slow log service beside a busy one can lose every race for the next position for a while.
     """
     asked = pb.AppendRequest(request_id=str(uuid.uuid4()), epoch=epoch, payload=message(payload))
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return (await log.append(new_entry(asked))).seq
-        except LogUnavailableError:
-            if time.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.005)
+    return (await retried(lambda: log.append(new_entry(asked)))).seq
 
 
 async def take_snapshot(log: RedisLog, epoch: int, store: ArtifactStore, seq: int) -> int:

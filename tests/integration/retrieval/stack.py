@@ -31,6 +31,7 @@ from errata_client._gen.errata.v1 import retrieval_pb2_grpc
 from tests.integration.log.harness import RedisServer
 from tests.unit.editing.recipe_models import make_lane_model
 from tests.unit.editing.tiny_models import make_model
+from tests.waiting import PATIENCE
 
 LANE = "lanes/facts"
 FACTS = (
@@ -164,13 +165,13 @@ async def submit(
 
 
 async def revert(writer: Writer, name: str) -> int:
-    seq, _ = await writer.revert(str(uuid.uuid4()), [name], "", "test", 10.0)
+    seq, _ = await writer.revert(str(uuid.uuid4()), [name], "", "test", PATIENCE)
     return seq
 
 
 async def first_piece(worker: Replica, prompt: str, min_seq: int) -> Piece:
     asked = GenerationInput(prompt=prompt, max_tokens=6, min_seq=min_seq)
-    async for piece in worker.generate(asked, streaming=False, timeout_seconds=10.0):
+    async for piece in worker.generate(asked, streaming=False, timeout_seconds=PATIENCE):
         return piece
     raise AssertionError("no answer")
 

@@ -252,14 +252,14 @@ async def test_the_index_is_asked_once_for_an_admission_batch(
     ) -> list[dict[str, Claim]]:
         batches.append(len(prompts))
         called.set()
-        assert go_on.wait(10)
+        assert go_on.wait(PATIENCE)
         return table.claims(prompts, vectors, lanes, readings)
 
     state = ServingState(VERSION, router=LaneRouter(table, ask))
     first, *others = _requests(llama, [*(prompt for prompt, _ in FACTS), *OTHERS])
     async with running(llama, state, EngineLimits(max_rows=8, prefill_tokens=512)) as engine:
         answers = [asyncio.create_task(collect(engine, first))]
-        assert await asyncio.to_thread(called.wait, 10)
+        assert await asyncio.to_thread(called.wait, PATIENCE)
         answers += [asyncio.create_task(collect(engine, request)) for request in others]
         await asyncio.sleep(0)  # all of them are waiting now
         go_on.set()
