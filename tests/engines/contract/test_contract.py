@@ -93,11 +93,11 @@ async def test_an_answer_has_one_version_and_one_set_of_weights(
     """Rows that started under the old weights finish under them; new requests get the new ones."""
     prompts = [tuple(prompt) for prompt in random_prompts(model, 4, seed=1)]
     requests = [
-        GenerationRequest(p, 40, ignore_eos=True, num_alternatives=0, streaming=True)
+        GenerationRequest(p, LONG, ignore_eos=True, num_alternatives=0, streaming=True)
         for p in prompts
     ]
     new = [2.0 * model.down_weight(layer) for layer in range(model.num_layers)]
-    old_tokens = [greedy_alone(model, prompt, 40) for prompt in prompts]
+    old_tokens = [greedy_alone(model, prompt, LONG) for prompt in prompts]
 
     def swap() -> ServingState:
         for layer, weight in enumerate(new):
@@ -105,18 +105,19 @@ async def test_an_answer_has_one_version_and_one_set_of_weights(
         return ServingState(replace(VERSION, seq=1))
 
     async with harness.running(model) as engine:
-        early = [asyncio.create_task(collect(engine, request)) for request in requests]
-        await asyncio.sleep(0)
-        while not engine.num_running:
-            await asyncio.sleep(0.001)
+        early = [engine.generate(request) for request in requests]
+        # Else the change may come before the last of them has a row.
+        begun = await asyncio.gather(*[anext(stream) for stream in early])
         changed = asyncio.create_task(engine.change(swap, alters_weights=True))
         await asyncio.sleep(0)
         late = [asyncio.create_task(collect(engine, request)) for request in requests]
-        before, after = await asyncio.gather(*early), await asyncio.gather(*late)
+        rest = [[piece async for piece in stream] for stream in early]
+        after = await asyncio.gather(*late)
         await changed
         assert engine.version.seq == 1
-    new_tokens = [greedy_alone(model, prompt, 40) for prompt in prompts]
+    new_tokens = [greedy_alone(model, prompt, LONG) for prompt in prompts]
     assert all(new != old for new, old in zip(new_tokens, old_tokens, strict=True)), "control"
+    before = [[first, *others] for first, others in zip(begun, rest, strict=True)]
     for pieces, old, new_ in zip((*before, *after), old_tokens * 2, new_tokens * 2, strict=True):
         (seq,) = {piece.version.seq for piece in pieces}
         assert _tokens(pieces) == (old, new_)[seq]
@@ -285,15 +286,16 @@ async def test_rows_that_outlive_their_weights_start_again_and_streams_fail(
     limits = EngineLimits(max_rows=4, weight_versions=1, max_drain_seconds=0.05)
     state = ServingState(replace(VERSION, seq=1))
     async with harness.running(model, limits=limits) as engine:
-        unary = asyncio.create_task(collect(engine, _long(ids, streaming=False)))
-        stream = engine.generate(_long(ids))
+        # 400 tokens: a fast machine makes a hundred before the change no longer waits for them.
+        unary = asyncio.create_task(collect(engine, _long(ids, max_tokens=400, streaming=False)))
+        stream = engine.generate(_long(ids, max_tokens=400))
         await anext(stream)
         await engine.change(lambda: state, alters_weights=True)
         with pytest.raises(UnavailableError, match="weights were replaced"):
             async for _ in stream:
                 pass
         (piece,) = await unary
-        assert (piece.version.seq, piece.num_tokens) == (1, LONG)
+        assert (piece.version.seq, piece.num_tokens) == (1, 400)
 
 
 async def test_a_failed_change_leaves_the_serving_state(engine: ServingEngine) -> None:
@@ -341,7 +343,7 @@ async def test_a_full_queue_refuses_requests_and_then_serves_again(
 async def test_pieces_that_a_slow_reader_has_not_read_are_joined(
     engine: ServingEngine, ids: tuple[int, ...]
 ) -> None:
-    request = _long(ids, max_tokens=40, num_alternatives=0)
+    request = _long(ids, max_tokens=400, num_alternatives=0)
     quick = await collect(engine, request)
     stream = engine.generate(request)
     slow = [await anext(stream)]

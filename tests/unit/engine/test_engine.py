@@ -120,6 +120,8 @@ async def test_an_answer_has_one_version_and_one_set_of_weights(
         return ServingState(replace(VERSION, seq=1))
 
     limits = EngineLimits(max_rows=4, weight_versions=weight_versions)
+    # Else a fast machine finishes the old row before anybody can look at it.
+    slow = model.body.register_forward_pre_hook(lambda *_: time.sleep(0.05))
     async with running(model, limits=limits) as engine:
         stream = engine.generate(request)
         pieces = [await anext(stream)]
@@ -127,6 +129,7 @@ async def test_an_answer_has_one_version_and_one_set_of_weights(
         if weight_versions > 1:
             await changed
             assert engine.num_running == 1, "the old row must still run"
+        slow.remove()
         later = asyncio.create_task(collect(engine, request))
         pieces += [piece async for piece in stream]
         new_pieces = await later
