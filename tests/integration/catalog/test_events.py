@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from errata_client._gen.errata.v1 import edit_log_pb2 as log_pb
 from errata_client.errors import InvalidRequestError, OutOfRangeError, QueueFullError
 from tests.integration.catalog.rig import Rig, Served, edit
 from tests.integration.log import entries
-from tests.integration.log.harness import failure, stream_failure
+from tests.integration.log.harness import eventually, failure, stream_failure
 from tests.waiting import PATIENCE
 
 KIND = catalog_pb2.Event.Kind
@@ -131,28 +133,42 @@ def settings(settings: LogSettings) -> LogSettings:
     return settings.model_copy(update={"replica_ttl_seconds": 1.0})
 
 
+@asynccontextmanager
+async def reporting(rig: Rig, replica: str) -> AsyncIterator[None]:
+    """A replica that reports again and again: one report can be over before anybody looks."""
+    head = await rig.log.head()
+    position = log_pb.ReplicaPosition(
+        replica=replica, applied_seq=head.head_seq, chain_digest=head.chain_digest, role="worker"
+    )
+
+    async def report() -> None:
+        while True:
+            await rig.log.stub.ReportPosition(log_pb.ReportPositionRequest(position=position))
+            await asyncio.sleep(0.2)
+
+    task = asyncio.create_task(report())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
 async def test_a_replica_that_no_longer_reports_makes_an_event(rig: Rig) -> None:
     async with rig.serving(replicas_seconds=0.05) as served:
         catalog = served.catalog
-        watching = asyncio.create_task(
-            ReplicaWatch(catalog, rig.log.channel, catalog.settings).run()
-        )
+        replicas = ReplicaWatch(catalog, rig.log.channel, catalog.settings)
+        watching = asyncio.create_task(replicas.run())
         try:
             stream = watch(served)
             await stream.read()
-            head = await rig.log.head()
-            position = log_pb.ReplicaPosition(
-                replica="worker-1",
-                applied_seq=head.head_seq,
-                chain_digest=head.chain_digest,
-                role="worker",
-            )
-            await rig.log.stub.ReportPosition(log_pb.ReportPositionRequest(position=position))
-            (event,) = await next_events(stream)
+            async with reporting(rig, "worker-1"):
+                await eventually(lambda: "worker-1" in replicas._health._known, "it is known")
+            event, *_ = await next_events(stream)
             assert (event.kind, event.replica) == (KIND.KIND_REPLICA_LEFT, "worker-1")
             assert event.edit == event.lane == ""
-            await rig.log.stub.ReportPosition(log_pb.ReportPositionRequest(position=position))
-            (event,) = await next_events(stream)
+            async with reporting(rig, "worker-1"):
+                event, *_ = await next_events(stream)
             assert (event.kind, event.replica) == (KIND.KIND_REPLICA_RETURNED, "worker-1")
             stream.cancel()
         finally:
