@@ -129,7 +129,9 @@ class Stream:
                 )
                 return answer
             except grpc.aio.AioRpcError as error:
-                lost = isinstance(from_rpc_error(error), UnavailableError)
+                cause = from_rpc_error(error)
+                # A writer that was replaced says so if it is asked before its health is looked at.
+                lost = isinstance(cause, UnavailableError) or cause.reason == "EPOCH_LOST"
                 late = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
                 if not (lost or late) or time.monotonic() > deadline:
                     raise

@@ -150,7 +150,7 @@ def test_edits_outlive_a_redis_that_dies_in_between(box: Box, corpus: Corpus) ->
 def _accepts(client: Client, spec: EditSpec, request_id: str) -> bool:
     try:
         client.submit_edits([spec], request_id=request_id, timeout=5)
-    except UnavailableError:
+    except (UnavailableError, DeadlineExceededError):
         return False
     return True
 
@@ -282,11 +282,11 @@ async def test_a_revert_whose_caller_left_is_not_done_twice(box: Box, corpus: Co
 def test_a_writer_that_is_told_to_end_finishes_its_batch(box: Box, corpus: Corpus) -> None:
     writer = box.processes.pop("writer")
     with Client(box.settings.writer.address, timeout=PATIENCE) as client:
-        names = [edit.name for edit in client.submit_edits(_specs(corpus)[:3])]
-        wait(
-            lambda: EditState.FITTING in {client.get_edit(name).state for name in names},
-            "an edit is being fitted",
-        )
-    writer.stop(30)
+        # One edit, whose fit ends on any machine before the writer no longer waits for it; and it
+        # may have ended before anybody looks.
+        (edit,) = client.submit_edits(_specs(corpus)[:1])
+        begun = (EditState.FITTING, EditState.COMMITTED)
+        wait(lambda: client.get_edit(edit.name).state in begun, "the edit is being fitted")
+    writer.stop(PATIENCE)
     assert writer.popen.returncode == 0, writer.tail()
     assert _settled(_entries(box)), "what was being fitted must be in the log"

@@ -123,7 +123,7 @@ def test_an_import_that_is_killed_goes_on_without_loss_or_repeat(
     prompt = corpus.demo_edits()[4].prompt
     records = [
         {"prompt": f"{prompt} {number} times", "target": "never", "source": source}
-        for number in range(20)
+        for number in range(60)  # for four seconds: it may take a while until five are seen
     ]
     file = _write(tmp_path / "edits.jsonl", records)
     command = [sys.executable, "-m", "errata.cli", "import", file, "--lane", LANE]
