@@ -88,21 +88,29 @@ class LaneSetup:
             own.base_model_digest,
         ):
             return False
-        config = get_method(own.method).config
+        method = get_method(own.method)
         try:
-            found = config.model_validate_json(known.config_json)
+            found = method.config.model_validate_json(known.config_json)
         except ValidationError:
             return False
-        if found == config.model_validate_json(own.config_json):
+        if found == method.config.model_validate_json(own.config_json):
             return True
-        # As earlier versions configured it, without defaults for new lanes and without the options
-        # of its preset that the log does not list because they did not exist yet.
-        listed = json.loads(known.config_json)
-        preset = {key: value for key, value in self.preset.items() if key in listed}
-        try:
-            return found == config.model_validate({**preset, **self.stated})
-        except ValidationError:
-            return False
+        # As earlier versions configured it: with their defaults for new lanes, or without the
+        # options of its preset that the log does not list because they did not exist yet.
+        if self.preset:
+            listed = json.loads(known.config_json)
+            preset = {key: value for key, value in self.preset.items() if key in listed}
+            earlier = [{**preset, **self.stated}]
+        else:
+            earlier = method.earlier_values(self.stated)
+        return any(_is(found, values) for values in earlier)
+
+
+def _is(config: LaneConfig, values: Mapping[str, object]) -> bool:
+    try:
+        return config == type(config).model_validate(values)
+    except ValidationError:
+        return False
 
 
 def read_lanes(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from errata.editing.adaple.config import AdapleConfig
+from errata.editing.elder.config import BANKS_BEFORE_FOLLOWING
 from errata.editing.registry import get_method
 from errata.errors import StartupError
 from errata.log.entries import LaneConfigured
@@ -111,6 +112,32 @@ def test_an_option_that_did_not_exist_makes_another_lane(
     (setup,) = read_lanes(file, "lanes/main", "model")
     text = json.dumps(EARLIER[method])
     assert not setup.is_same_lane(replace(setup.configured, config_json=text, config_digest="d"))
+
+
+def test_a_lane_with_the_defaults_before_following_is_the_same_lane(tmp_path: Path) -> None:
+    file = tmp_path / "lanes.toml"
+    for config, values in (("", {}), ("top_k = 3\n", {"top_k": 3})):
+        file.write_text(f'[lanes.main]\nmethod = "elder"\n[lanes.main.config]\n{config}')
+        (setup,) = read_lanes(file, "lanes/main", "model")
+        earlier = EARLIER["elder"] | BANKS_BEFORE_FOLLOWING | values
+        assert "num_following" not in earlier
+        known = replace(setup.configured, config_json=json.dumps(earlier), config_digest="old")
+        assert setup.is_same_lane(known)
+        other = json.dumps(earlier | {"rank": 16})
+        assert not setup.is_same_lane(replace(known, config_json=other))
+
+
+@pytest.mark.parametrize("values", [{"scope": "codes"}, {"init": "adapters"}])
+def test_a_lane_with_one_bank_never_had_the_defaults_of_banks(values: dict[str, str]) -> None:
+    earlier, oldest = get_method("elder").earlier_values(values)
+    assert earlier == oldest == values
+
+
+@pytest.mark.parametrize("method", ["elder", "lemoe"])
+def test_fits_of_new_lanes_keep_what_follows_an_answer(method: str) -> None:
+    assert get_method(method).values("", {})["num_following"] == 3
+    assert "num_following" not in get_method(method).values("paper", {})
+    assert get_method(method).values("", {"num_following": 0})["num_following"] == 0
 
 
 def test_a_new_elder_lane_has_banks_unless_its_scope_or_its_adapters_need_one() -> None:

@@ -6,11 +6,17 @@ and the authors' code differ, the docstring names both.
 
 from __future__ import annotations
 
-from errata.editing.elder.config import ONE_BANK, PAPER, ElderConfig, new_lane
+from errata.editing.elder.config import (
+    ONE_BANK,
+    PAPER,
+    ElderConfig,
+    lane_before_following,
+    new_lane,
+)
 from errata.editing.elder.lane import ElderLane
 from errata.editing.elder.needs import needs
 from errata.editing.lane.contract import Capabilities
-from errata.editing.lane.method import SliceMethod
+from errata.editing.lane.method import SliceMethod, own_defaults
 
 METHOD = SliceMethod(
     name="elder",
@@ -28,6 +34,7 @@ METHOD = SliceMethod(
     planner=needs,
     presets={"paper": PAPER, "one-bank": ONE_BANK},
     defaults=new_lane,
+    earlier_defaults=(lane_before_following, own_defaults),
 )
 
 __all__ = ["METHOD"]

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.lane.contract import check_layer
+from errata.editing.lane.following import KeepsFollowing
 from errata.errors import InvalidRequestError
 
 Scope = Literal["codes", "cosine", "idf", "retriever"]
 
 
-class ElderConfig(LaneConfig):
+class ElderConfig(KeepsFollowing):
     """Configuration of an ELDER lane.
 
     Attributes:
@@ -219,7 +220,7 @@ class ElderConfig(LaneConfig):
             )
 
 
-BANKS: Mapping[str, Any] = {
+BANKS_BEFORE_FOLLOWING: Mapping[str, Any] = {
     "bank_edits": 16,
     "num_layers": 2,
     "rank": 8,
@@ -227,6 +228,9 @@ BANKS: Mapping[str, Any] = {
     "num_rephrases": 4,
     "prompt_share": 0.3,
 }
+"""What new lanes had before `num_following` existed."""
+
+BANKS: Mapping[str, Any] = {**BANKS_BEFORE_FOLLOWING, "steps": 60, "num_following": 3}
 """What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
 ONE_BANK: Mapping[str, Any] = {
@@ -261,9 +265,18 @@ PAPER: Mapping[str, Any] = {
 
 
 def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
-    """The defaults of a new lane to which its operator gives `values`.
+    """The defaults of a new lane to which its operator gives `values`."""
+    return {} if _has_one_bank(values) else BANKS
 
-    Codes of different banks cannot be compared, and adapters define experts of one bank.
+
+def lane_before_following(values: Mapping[str, object]) -> Mapping[str, object]:
+    """What `new_lane` was before `num_following` existed."""
+    return {} if _has_one_bank(values) else BANKS_BEFORE_FOLLOWING
+
+
+def _has_one_bank(values: Mapping[str, object]) -> bool:
+    """Whether the values need one bank.
+
+    Codes of different banks cannot be compared, and adapters define the experts of one.
     """
-    has_one_bank = values.get("scope") == "codes" or values.get("init") == "adapters"
-    return {} if has_one_bank else BANKS
+    return values.get("scope") == "codes" or values.get("init") == "adapters"

@@ -139,16 +139,17 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
     The step's rows keep, besides the blocks' activations, each adapted projection's input and the
     LoRAs' two products. Inputs of the first adapted block are kept for all texts of a fit.
     """
-    rows, tokens = _step_rows(config, load), load.text_tokens
+    rows, tokens = _step_rows(config, load), load.text_tokens + config.num_read_on
     texts = num_texts(config, load)
     numbers = rows * tokens * len(shape.layers)
     mixtures = numbers * (shape.d_in + 2 * shape.num_experts * shape.rank) * FP32
-    logits = rows * load.target_tokens * model.num_embeddings * 3 * FP32
+    scored = load.target_tokens + config.num_following
+    logits = rows * scored * model.num_embeddings * 3 * FP32
     below = min(rows * config.steps, texts * load.batch_edits + texts * config.replay_pool)
     return [
         Need(
             "texts of earlier edits",
-            load.num_edits * texts * tokens * TEXT_TOKEN_BYTES,
+            load.num_edits * texts * load.text_tokens * TEXT_TOKEN_BYTES,
             f"N·texts·T·{TEXT_TOKEN_BYTES}",
             "host",
             is_estimate=True,
@@ -205,11 +206,11 @@ def _work(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) 
     per_block = model.num_block_parameters // model.num_layers
     upper = per_block * (model.num_layers - shape.layers[0])
     loras = shape.num_parameters
-    rows = _step_rows(config, load)
+    rows, tokens = _step_rows(config, load), load.text_tokens + config.num_read_on
     return [
         Work(
             "training of a fit, at most",
-            config.steps * rows * load.text_tokens * (4 * upper + 6 * loras),
+            config.steps * rows * tokens * (4 * upper + 6 * loras),
             "steps·rows·T(4·P_upper + 6·P_e)",
         ),
         Work("a token of a claimed row", 2 * loras, "2·P_e"),

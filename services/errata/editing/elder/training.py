@@ -2,7 +2,8 @@
 
 L = CE(answers) + λ·L_alloc, where L_alloc = Σ_l Σ_{i∈P^l} −log s_i^l is the guided loss (ELDER
 eq. 6), averaged over the batch. The forward pass uses the k highest experts of each router; the
-gradient of the model's loss reaches the routers through their weights s.
+gradient of the model's loss reaches the routers through their weights s. With `num_following`, L
+also has w·KL(base ‖ edited) of the tokens after answers (ours).
 
 A text is trained with the query by which it will be served: with its own, where codes of queries
 decide claims or a row's own query weights its experts (as published); otherwise with its edit's. In
@@ -29,6 +30,8 @@ from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.model.prompts import TokenRow
 from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
+
+_CLOSE = 0.1  # nats of KL(base ‖ edited) after an answer: the fit may stop
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -71,7 +74,14 @@ def train(
     # Most replayed texts are in no step, so the model need not read them.
     used = torch.cat([rows for _, rows in steps]).unique()
     used_texts = [texts[number] for number in used.tolist()]
-    forced = TeacherForcing(model, used_texts, experts.shape.layers[0], bf16=bf16)
+    forced = TeacherForcing(
+        model,
+        used_texts,
+        experts.shape.layers[0],
+        bf16=bf16,
+        num_following=config.num_following,
+        seed=seed,
+    )
     own = _OwnQueries(model, experts, data) if config.has_own_queries else None
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
     progress = _Progress(data)
@@ -85,16 +95,17 @@ def train(
             losses = []
             for part in parts:
                 with mixing(model, experts, gates[part]):
-                    losses.append(forced.nll(rows[part]))
-            nll = torch.cat(losses)
+                    losses.append(torch.stack(forced.losses(rows[part])))
+            nll, divergence = torch.cat(losses, dim=1)
             steer = steering(experts, steered, data.allocations[owners], config)
-            loss = nll.mean() + config.loss_weight * steer
+            loss = nll.mean() + config.following_weight * divergence.mean()
+            loss = loss + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
                 f"the loss is not finite after {step} steps; use a smaller learning_rate."
             )
         order = torch.cat(list(parts)).cpu()
-        progress.record(chosen[order], sampler.is_prompt(chosen, drawn)[order], nll.detach().cpu())
+        progress.record(chosen[order], sampler.is_prompt(chosen, drawn)[order], nll, divergence)
         if config.stop_loss and progress.is_below(config.stop_loss):
             return
         optimiser.zero_grad(set_to_none=True)
@@ -104,7 +115,7 @@ def train(
 
 def own_queries(model: CausalLM, experts: Experts, texts: Sequence[TokenRow]) -> Tensor:
     """q of each text, (n, d_q), at the last token of its prompt."""
-    prompts = [text.ids[: -text.num_target] for text in texts]
+    prompts = [text.prompt_ids for text in texts]
     return queries_of_rows(model, experts.shape, prompts)
 
 
@@ -160,23 +171,25 @@ class _StepSampler:
 
 
 class _Progress:
-    """The latest NLL of each edit's bare prompt, and of any other text of it."""
+    """The latest losses of each edit's bare prompt, and of any other text of it."""
 
     def __init__(self, data: TrainingSet) -> None:
         """New edits have not been read yet; replayed ones count once they have been."""
-        self._latest = torch.zeros(len(data.texts), 2)
+        self._latest = torch.zeros(len(data.texts), 2, 2)
         self._latest[: data.num_new] = torch.inf
         for number, texts in enumerate(data.texts):
             if len(texts) == 1:
                 self._latest[number, 1] = 0.0
 
-    def record(self, edits: Tensor, is_prompt: Tensor, nll: Tensor) -> None:
-        """Records the NLL of a text of each edit, (m,) each."""
-        self._latest[edits, torch.where(is_prompt, 0, 1)] = nll
+    def record(self, edits: Tensor, is_prompt: Tensor, nll: Tensor, divergence: Tensor) -> None:
+        """Records the losses of a text of each edit, (m,) each."""
+        found = torch.stack([nll.detach(), divergence.detach()], dim=1).cpu()
+        self._latest[edits, torch.where(is_prompt, 0, 1)] = found
 
     def is_below(self, limit: float) -> bool:
-        """Whether all are below a limit."""
-        return bool((self._latest < limit).all())
+        """Whether all NLLs are below a limit, and what follows the answers is nearly as before."""
+        nll, divergence = self._latest.unbind(-1)
+        return bool((nll < limit).all() and (divergence < _CLOSE).all())
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -41,6 +41,9 @@ class Method(Protocol):
             InvalidRequestError: the preset does not exist; the message lists those that do.
         """
 
+    def earlier_values(self, values: Mapping[str, object]) -> list[dict[str, object]]:
+        """What `values` was without a preset in each earlier version that had other defaults."""
+
     def open(
         self,
         model: BaseLLM,
@@ -77,6 +80,14 @@ class Method(Protocol):
             InvalidRequestError: the configuration does not fit the model, or the method does not
                 say what its lanes need.
         """
+
+
+Defaults = Callable[[Mapping[str, object]], Mapping[str, object]]
+
+
+def own_defaults(values: Mapping[str, object]) -> Mapping[str, object]:
+    """No values that differ from the configuration's own defaults."""
+    return {}
 
 
 C = TypeVar("C", bound=LaneConfig)
@@ -118,6 +129,7 @@ class SliceMethod(Generic[C]):
         defaults: of new lanes without a preset: given values → further ones that differ from the
             configuration's own defaults, which are what lanes have whose log is older than an
             option.
+        earlier_defaults: what `defaults` was in earlier versions, whose lanes keep it.
         planner: says what a lane needs; without one, `errata plan` refuses the method.
     """
 
@@ -127,7 +139,8 @@ class SliceMethod(Generic[C]):
     opener: Opener[C]
     presets: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     planner: Planner[C] | None = None
-    defaults: Callable[[Mapping[str, object]], Mapping[str, object]] = lambda values: {}
+    defaults: Defaults = own_defaults
+    earlier_defaults: Sequence[Defaults] = (own_defaults,)
 
     def values(self, preset: str, values: Mapping[str, object]) -> dict[str, object]:
         """As `Method.values`."""
@@ -137,6 +150,10 @@ class SliceMethod(Generic[C]):
                 f"method {self.name} has no preset {preset!r}; it has: {known}.", field="preset"
             )
         return {**(self.presets[preset] if preset else self.defaults(values)), **values}
+
+    def earlier_values(self, values: Mapping[str, object]) -> list[dict[str, object]]:
+        """As `Method.earlier_values`."""
+        return [{**defaults(values), **values} for defaults in self.earlier_defaults]
 
     def open(
         self,

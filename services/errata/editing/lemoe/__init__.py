@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod
-from errata.editing.lemoe.config import PAPER, LemoeConfig
+from errata.editing.lemoe.config import PAPER, LemoeConfig, new_lane
 from errata.editing.lemoe.lane import LemoeLane
 from errata.editing.lemoe.needs import needs
 
@@ -27,6 +27,7 @@ METHOD = SliceMethod(
     opener=LemoeLane,
     planner=needs,
     presets={"paper": PAPER},
+    defaults=new_lane,
 )
 
 __all__ = ["METHOD"]

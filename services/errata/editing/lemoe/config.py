@@ -10,12 +10,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from errata.editing.lane.contract import LaneConfig, check_layer
+from errata.editing.lane.contract import check_layer
+from errata.editing.lane.following import KeepsFollowing
 
 Scope = Literal["off", "cosine", "idf", "retriever"]
 
 
-class LemoeConfig(LaneConfig):
+class LemoeConfig(KeepsFollowing):
     """Configuration of a LEMoE lane.
 
     Attributes:
@@ -145,3 +146,11 @@ PAPER: Mapping[str, Any] = {
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""
+
+FOLLOWING: Mapping[str, Any] = {"num_following": 3}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+
+
+def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
+    """The defaults of a new lane to which its operator gives `values`."""
+    return FOLLOWING

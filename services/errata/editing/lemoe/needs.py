@@ -73,20 +73,22 @@ def _training(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLo
     """
     texts = config.expert_edits * _num_texts(config, load)
     rows = min(config.batch_rows, texts)
-    inner = rows * load.text_tokens * (3 * model.d_ff + model.d) * FP32
-    logits = rows * load.target_tokens * model.num_embeddings * 3 * FP32
+    tokens = load.text_tokens + config.num_read_on
+    inner = rows * tokens * (3 * model.d_ff + model.d) * FP32
+    scored = load.target_tokens + config.num_following
+    logits = rows * scored * model.num_embeddings * 3 * FP32
     return [
         Need("training of an expert", 4 * FP32 * shape.num_parameters, "4·4·P_x", during="fit"),
         Need(
             "inputs of the expert's block",
-            texts * load.text_tokens * model.d * FP32,
+            texts * tokens * model.d * FP32,
             "texts·T·d·4",
             during="fit",
             is_estimate=True,
         ),
         Need(
             "training's activations",
-            model.saved_bytes(rows, load.text_tokens, shape.layer) + inner + logits,
+            model.saved_bytes(rows, tokens, shape.layer) + inner + logits,
             "kept by the blocks from the expert's on, for batch_rows rows of T tokens",
             during="fit",
             is_estimate=True,
@@ -119,10 +121,11 @@ def _work(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLoad) 
     upper = per_block * (model.num_layers - shape.layer)
     matrices = 2 * model.matrix_numbers
     rows = min(config.batch_rows, config.expert_edits * _num_texts(config, load))
+    tokens = load.text_tokens + config.num_read_on
     return [
         Work(
             "training of a fit, at most",
-            config.steps * rows * load.text_tokens * (4 * upper + 6 * matrices),
+            config.steps * rows * tokens * (4 * upper + 6 * matrices),
             "steps·rows·T(4·P_upper + 6·2·d·d_ff)",
         ),
         Work(

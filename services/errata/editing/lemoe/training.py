@@ -97,7 +97,14 @@ def train(
     is_literal = config.routing == "literal"
     router = _Router.of(earlier, data.embeddings, seed, trains=is_literal)
     bf16 = has_fast_bf16(model.device)
-    teacher = TeacherForcing(model, data.texts, shape.layer, bf16=bf16)
+    teacher = TeacherForcing(
+        model,
+        data.texts,
+        shape.layer,
+        bf16=bf16,
+        num_following=config.num_following,
+        seed=seed,
+    )
     parameters = [*new_tensors.parameters(), *(router.parameters() if is_literal else ())]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
     for batch in itertools.islice(_batches(len(data.texts), config, seed), config.steps):
@@ -112,9 +119,9 @@ def train(
                 else:
                     claimed = single_expert_rows(new, len(part), config.weight, model.device)
                 with applied_experts(model, shape.layer, claimed):
-                    parts.append(teacher.nll(part))
-            nll = torch.cat(parts)
-            loss = nll.mean()
+                    parts.append(torch.stack(teacher.losses(part)))
+            nll, divergence = torch.cat(parts, dim=1)
+            loss = nll.mean() + config.following_weight * divergence.mean()
         if not bool(torch.isfinite(loss)):
             raise FitError("the loss is not finite; use a smaller learning_rate.")
         batch.record_max(float(nll.detach().max()))

@@ -41,10 +41,11 @@ class TokenRow:
 
     Attributes:
         ids: token ids, including the special tokens that the tokenizer prepends.
-        num_target: number of ids at the end that belong to the target.
+        num_target: number of ids that belong to the target, at the end or before `num_after`.
         subject_index: index of the last subject token; −1 if no subject was given.
         leaves_blank: the prompt ends in a blank that belongs to the next token.
         said_index: index of the first token of what the user says; 0 in a text.
+        num_after: number of ids at the end that follow the target; 0 unless a fit added them.
     """
 
     ids: tuple[int, ...]
@@ -52,6 +53,17 @@ class TokenRow:
     subject_index: int = -1
     leaves_blank: bool = False
     said_index: int = 0
+    num_after: int = 0
+
+    @property
+    def target_end(self) -> int:
+        """Index of the first id after the target."""
+        return len(self.ids) - self.num_after
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """The ids in front of the target."""
+        return self.ids[: self.target_end - self.num_target]
 
 
 def join(prompt: str, target: str, stated: str | None = None) -> str:
@@ -334,7 +346,7 @@ def target_places(rows: Sequence[TokenRow]) -> list[tuple[int, int, int]]:
     return [
         (number, column, row.ids[column + 1])
         for number, row in enumerate(rows)
-        for column in range(len(row.ids) - row.num_target - 1, len(row.ids) - 1)
+        for column in range(row.target_end - row.num_target - 1, row.target_end - 1)
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.model.causal_lm import CausalLM
+from errata.editing.model.continuation import Continued, continued
 from errata.editing.model.devices import fast_training
 from errata.editing.model.prompts import TokenRow, pad_right, target_places
 from errata.editing.model.replay import Replay, capture, enter
@@ -23,7 +24,14 @@ class TeacherForcing:
     """
 
     def __init__(
-        self, model: CausalLM, texts: Sequence[TokenRow], first: int, *, bf16: bool
+        self,
+        model: CausalLM,
+        texts: Sequence[TokenRow],
+        first: int,
+        *,
+        bf16: bool,
+        num_following: int = 0,
+        seed: int = 0,
     ) -> None:
         """Runs the model up to block `first` on all texts.
 
@@ -32,30 +40,51 @@ class TeacherForcing:
             texts: n texts, each with its target.
             first: the first block that training changes.
             bf16: whether products are computed in bf16.
+            num_following: number of tokens after each target whose likelihoods shall stay what they
+                are; with any, the whole model runs.
+            seed: of the draws of these tokens.
         """
         self._model, self._first = model, first
+        self._hidden: Tensor | None = None
+        self._following: Continued | None = None
+        if num_following:
+            with fast_training(model.device, bf16=bf16):
+                self._following = continued(model, texts, num_following, block=first, seed=seed)
+            texts = self._following.texts
+            self._hidden = self._following.hidden if model.has_equal_layers else None
         self._ids, self._mask = pad_right(model, [text.ids for text in texts])
         self._lengths = self._mask.sum(1).cpu()
         self._at = torch.tensor(target_places(texts), device=model.device)
-        self._hidden: Tensor | None = None
-        if model.has_equal_layers:
+        if model.has_equal_layers and self._following is None:
             with fast_training(model.device, bf16=bf16):
                 self._hidden = self._below()
 
-    def nll(self, rows: Tensor) -> Tensor:
-        """Mean negative log-likelihood of each row's target, (m,) nats, fp32.
+    def losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The two losses of each row, (m,) nats each, fp32.
 
         Args:
             rows: (m,) int64, distinct indices of texts.
+
+        Returns:
+            The mean negative log-likelihood of its target; and the mean KL(untrained ‖ trained) of
+            the tokens that follow it, zero without `num_following`.
         """
-        model = self._model
+        model, following = self._model, self._following
         part = self._replay(rows)
         hidden = part.run(part.hidden, part.first, model.num_layers)
-        row, column, target = self._places(rows).unbind(1)
+        row, column, target = self._places(self._at, rows).unbind(1)
+        num = len(row)
+        if following is not None:
+            places = self._places(following.places, rows)
+            row = torch.cat([row, places[:, 0]])
+            column = torch.cat([column, places[:, 1]])
         logits = model.head(model.norm(hidden[row, column])).float()
-        each = nn.functional.cross_entropy(logits, target, reduction="none")
-        total = torch.zeros(len(rows), device=each.device).index_add(0, row, each)
-        return total / row.bincount(minlength=len(rows))
+        each = nn.functional.cross_entropy(logits[:num], target, reduction="none")
+        nll = _means(each, row[:num], len(rows))
+        if following is None:
+            return nll, torch.zeros_like(nll)
+        each = following.next_tokens.divergence(logits[num:], places[:, 2])
+        return nll, _means(each, row[num:], len(rows))
 
     def alike(self, rows: Tensor) -> Sequence[Tensor]:
         """Splits indices into `rows` into parts, (≤ m) int64 each, by similar text length.
@@ -85,10 +114,15 @@ class TeacherForcing:
         hidden = self._hidden[rows, :length].to(self._model.dtype)
         return Replay(self._model, self._first, hidden, calls[self._first :])
 
-    def _places(self, rows: Tensor) -> Tensor:
-        """The target positions (row, column, id) of `rows`; rows are renumbered."""
-        at = self._at
+    def _places(self, at: Tensor, rows: Tensor) -> Tensor:
+        """Those of (row, column, number) that are of `rows`; rows are renumbered."""
         number = torch.full((len(self._lengths),), -1, device=at.device)
         number[rows] = torch.arange(len(rows), device=at.device)
         mine = at[number[at[:, 0]] >= 0]
-        return torch.stack([number[mine[:, 0]], mine[:, 1], mine[:, 2]], dim=1)
+        return torch.cat([number[mine[:, :1]], mine[:, 1:]], dim=1)
+
+
+def _means(values: Tensor, groups: Tensor, num: int) -> Tensor:
+    """The mean of each group, (num,)."""
+    total = torch.zeros(num, device=values.device).index_add(0, groups, values)
+    return total / groups.bincount(minlength=num)

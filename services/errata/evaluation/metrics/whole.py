@@ -7,6 +7,7 @@ before it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -77,7 +78,8 @@ def whole_shares(
         `generation.reliability` and `generation.generality`: shares of answers, at the prompt and
         at the rephrases, that say the new object, and not the old one before it;
         `generation.known`: share of locality prompts whose own answer was said before the first
-        edit; `generation.locality`: share of these that still say it.
+        edit; `generation.locality`: share of these that still say it; `generation.repeated`: share
+        of the answers that say the new object which say it again at once ("Lyon, Lyon").
     """
     old = () if record.target_true is None else (record.target_true,)
     yield "generation.reliability", float(says(now.prompt, record.target_new, *old))
@@ -86,6 +88,9 @@ def whole_shares(
             "generation.generality",
             _share([says(answer, record.target_new, *old) for answer in now.rephrases]),
         )
+    asked = (now.prompt, *now.rephrases)
+    if said := [answer for answer in asked if says(answer, record.target_new, *old)]:
+        yield "generation.repeated", _share([_repeats(one, record.target_new) for one in said])
     if not now.locality:
         return
     own = [answer for _, answer in record.locality]
@@ -102,6 +107,12 @@ def whole_shares(
             "generation.locality",
             _share([still for known, still in zip(was, is_now, strict=True) if known]),
         )
+
+
+def _repeats(answer: str, name: str) -> bool:
+    """Whether an answer says a name twice in one line with no word between."""
+    once = re.escape(name)
+    return bool(re.search(rf"(?<!\w){once}[^\w\n]+{once}(?!\w)", answer, re.IGNORECASE))
 
 
 def _share(values: Sequence[bool]) -> float:
