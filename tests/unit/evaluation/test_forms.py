@@ -198,12 +198,18 @@ def test_whole_answers_are_judged_by_what_they_say() -> None:
         "generation.generality": pytest.approx(1 / 3),
         "generation.known": pytest.approx(2 / 3),
         "generation.locality": 0.5,
+        "generation.repeated": 0.0,
     }
     silent = replace(before, locality=("?", "?", "?"))
     found = dict(whole_shares(record, silent, now))
     assert found["generation.known"] == 0.0
     assert "generation.locality" not in found, "nothing was known that could be lost"
     assert dict(whole_shares(record, before, before))["generation.reliability"] == 0.0
+    assert "generation.repeated" not in dict(whole_shares(record, before, before))
+    running_on = WholeAnswers("Italy Italy Italy", ("Italy. Italy", "Italy is Italy", "Spain"), ())
+    assert dict(whole_shares(record, before, running_on))["generation.repeated"] == (
+        pytest.approx(2 / 3)
+    )
 
 
 def test_a_text_is_judged_by_its_first_line(chat_model: CausalLM) -> None:

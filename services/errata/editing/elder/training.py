@@ -74,13 +74,9 @@ def train(
     # Most replayed texts are in no step, so the model need not read them.
     used = torch.cat([rows for _, rows in steps]).unique()
     used_texts = [texts[number] for number in used.tolist()]
+    first = experts.shape.layers[0]
     forced = TeacherForcing(
-        model,
-        used_texts,
-        experts.shape.layers[0],
-        bf16=bf16,
-        num_following=config.num_following,
-        seed=seed,
+        model, used_texts, first, bf16=bf16, num_following=config.num_following, seed=seed
     )
     own = _OwnQueries(model, experts, data) if config.has_own_queries else None
     optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)

@@ -1,7 +1,8 @@
 """Trains one new expert on a batch of texts; earlier experts are not changed.
 
 Minimises the mean NLL of targets over the new expert's tensors, with `literal` routing also over
-its key and the projection (LEMoE §3.2 and appendix). `anchored` sends every text through the new
+its key and the projection (LEMoE §3.2 and appendix); with `num_following`, plus w·KL(base ‖ edited)
+of the tokens after targets (ours). `anchored` sends every text through the new
 expert with a gate of 1. `literal` sends it through the experts that the keys select, which need not
 include the new one.
 """
@@ -98,12 +99,7 @@ def train(
     router = _Router.of(earlier, data.embeddings, seed, trains=is_literal)
     bf16 = has_fast_bf16(model.device)
     teacher = TeacherForcing(
-        model,
-        data.texts,
-        shape.layer,
-        bf16=bf16,
-        num_following=config.num_following,
-        seed=seed,
+        model, data.texts, shape.layer, bf16=bf16, num_following=config.num_following, seed=seed
     )
     parameters = [*new_tensors.parameters(), *(router.parameters() if is_literal else ())]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
