@@ -7,8 +7,10 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from errata.editing.elder.training import TrainingSet, _Progress
+from errata.editing.model import continuation
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.continuation import continued
+from errata.editing.model.continuation import NextTokens, continued
 from errata.editing.model.prompts import TokenRow, pad_right, tokenise
 from errata.editing.model.replay import enter
 from errata.editing.model.teacher_forcing import TeacherForcing
@@ -57,7 +59,11 @@ def test_a_change_after_the_answer_shows_in_the_divergence_alone(llama: CausalLM
     assert float(divergence) > 0.01
 
 
-def test_texts_go_on_as_the_model_continues_them(llama: CausalLM) -> None:
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_texts_go_on_as_the_model_continues_them(
+    llama: CausalLM, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(continuation, "AT_ONCE", at_once)
     texts = _texts(llama)
     found = continued(llama, texts, 4, block=1, seed=7)
     for text, row in zip(texts, found.texts, strict=True):
@@ -67,7 +73,12 @@ def test_texts_go_on_as_the_model_continues_them(llama: CausalLM) -> None:
     ids, mask = pad_right(llama, [row.ids for row in found.texts])
     entered = enter(llama, ids, mask, block=1).hidden
     real = mask.bool()
-    torch.testing.assert_close(found.hidden[real], entered[real], atol=1e-5, rtol=1e-4)
+    same = found.hidden[:, : real.shape[1]]
+    torch.testing.assert_close(same[real], entered[real], atol=1e-5, rtol=1e-4)
+    logits = llama.head(llama.body(input_ids=ids, attention_mask=mask).last_hidden_state).float()
+    row, column, number = found.places.unbind(1)
+    divergence = found.next_tokens.divergence(logits[row, column], number)
+    torch.testing.assert_close(divergence, torch.zeros(len(row)), atol=1e-4, rtol=0.0)
     assert continued(llama, texts, 4, block=1, seed=7).texts == found.texts
     assert continued(llama, texts, 4, block=1, seed=8).texts != found.texts
 
@@ -89,6 +100,35 @@ def test_a_text_as_long_as_the_window_is_not_continued(llama: CausalLM) -> None:
     found = continued(llama, [whole], 4, block=1, seed=7)
     assert found.texts == [whole]
     assert len(found.places) == 1
+
+
+def test_an_answer_that_is_said_again_is_seen_where_the_model_has_no_favourite() -> None:
+    """A flat base model: all that the others had goes to the answer's token, the last."""
+    size, answer = 400, 399
+    base = torch.zeros(1, size).log_softmax(-1)
+    kept = continuation._kept(base, torch.tensor([[answer]]))
+    assert answer in kept[0].tolist()
+    tokens = NextTokens(kept, base.gather(1, kept))
+    edited = base.clone()
+    edited[0, answer] = 6.0
+    flat = torch.ones(size, dtype=torch.bool)
+    flat[kept[0]] = False
+    edited[0, flat] = -20.0
+    assert float(tokens.divergence(edited, torch.tensor([0]))) > 1
+
+
+def test_a_fit_goes_on_until_what_follows_is_nearly_as_it_was(llama: CausalLM) -> None:
+    texts = [tokenise(llama, *LYON), tokenise(llama, "Nokia is in", "Lyon")]
+    data = TrainingSet([texts], torch.zeros(1, 1), torch.zeros(1, 1, 1), 1)
+    progress = _Progress(data)
+    one, learned = torch.tensor([0]), torch.tensor([0.01])
+    for is_prompt in (True, False):
+        assert not progress.is_below(0.05)
+        progress.record(one, torch.tensor([is_prompt]), learned, torch.tensor([0.2]))
+    assert not progress.is_below(0.05)
+    for is_prompt in (True, False):
+        progress.record(one, torch.tensor([is_prompt]), learned, torch.tensor([0.05]))
+    assert progress.is_below(0.05)
 
 
 def _elder(llama: CausalLM, resources: TextResources, num: int) -> elder_models.Lane:

@@ -136,8 +136,17 @@ def test_a_lane_with_one_bank_never_had_the_defaults_of_banks(values: dict[str, 
 @pytest.mark.parametrize("method", ["elder", "lemoe"])
 def test_fits_of_new_lanes_keep_what_follows_an_answer(method: str) -> None:
     assert get_method(method).values("", {})["num_following"] == 3
-    assert "num_following" not in get_method(method).values("paper", {})
+    assert not get_method(method).values("paper", {}).get("num_following", 0)
     assert get_method(method).values("", {"num_following": 0})["num_following"] == 0
+
+
+@pytest.mark.parametrize("name", ["adaple", "elder", "lemoe"])
+def test_a_presets_values_are_the_same_lane_as_the_preset(name: str) -> None:
+    """Benchmarks vary by a preset's values, to which a new lane's defaults are added."""
+    method = get_method(name)
+    for preset, values in method.presets.items():
+        varied = method.config.model_validate(method.values("", values))
+        assert varied == method.config.model_validate(method.values(preset, {}))
 
 
 def test_a_new_elder_lane_has_banks_unless_its_scope_or_its_adapters_need_one() -> None:

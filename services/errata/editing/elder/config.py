@@ -55,15 +55,16 @@ class ElderConfig(KeepsFollowing):
         steps: maximum number of optimiser steps per batch. Code: 50.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
         stop_loss: training stops once the latest mean NLL of each edit's bare prompt, and that of
-            another of its texts, are below this value; 0 disables it.
+            another of its texts, are below this value, and what follows them diverges by less than
+            0.1 nats (`num_following`); 0 disables it.
         num_contexts: number of contexts, drawn from the statistics text; each prompt is also
             learned after each of them.
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
             lane model saw facts of the same relation (`editing.retriever.frames`); none without a
             lane model. Ours.
         num_questions: maximum number of English questions about the subject that each edit is also
-            learned with (`editing.retriever.questions`); they need about 40 steps, a `prompt_share`
-            of 0.2 and a `stop_loss` of 0.01. Ours.
+            learned with (`editing.retriever.questions`); they need a `prompt_share` of 0.2 and a
+            `stop_loss` of 0.01. Ours.
         prompt_share: probability that a step takes an edit's bare prompt; otherwise it takes one
             of the edit's other texts.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
@@ -231,14 +232,19 @@ BANKS_BEFORE_FOLLOWING: Mapping[str, Any] = {
 """What new lanes had before `num_following` existed."""
 
 BANKS: Mapping[str, Any] = {**BANKS_BEFORE_FOLLOWING, "steps": 60, "num_following": 3}
-"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+"""What new lanes have; the configuration's own defaults are those of lanes made before it.
+
+What follows an answer takes more steps than the answer, so `steps` leaves room.
+"""
 
 ONE_BANK: Mapping[str, Any] = {
     "bank_edits": 0,
     "num_layers": 6,
     "rank": 32,
     "learning_rate": 1e-3,
+    "steps": 24,
     "num_rephrases": 8,
+    "num_following": 0,
     "prompt_share": 0.4,
 }
 """Memory that does not grow: one bank, with the room and the replay that it needs. Forgets more."""

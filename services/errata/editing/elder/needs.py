@@ -8,6 +8,7 @@ from errata.editing.elder.config import ElderConfig
 from errata.editing.elder.experts import Shape
 from errata.editing.elder.neighbours import PER_EDIT
 from errata.editing.elder.packing import difference_bytes
+from errata.editing.lane.following import following_needs, following_work
 from errata.editing.lane.inventory import FACT_BYTES
 from errata.editing.lane.needs import (
     FP32,
@@ -145,8 +146,9 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
     mixtures = numbers * (shape.d_in + 2 * shape.num_experts * shape.rank) * FP32
     scored = load.target_tokens + config.num_following
     logits = rows * scored * model.num_embeddings * 3 * FP32
-    below = min(rows * config.steps, texts * load.batch_edits + texts * config.replay_pool)
+    below = _texts_read(config, load)
     return [
+        *following_needs(model, config, load),
         Need(
             "texts of earlier edits",
             load.num_edits * texts * load.text_tokens * TEXT_TOKEN_BYTES,
@@ -170,6 +172,12 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
             is_estimate=True,
         ),
     ]
+
+
+def _texts_read(config: ElderConfig, load: EditLoad) -> int:
+    """Texts that a fit reads, at most: those of its steps."""
+    drawn = _step_rows(config, load) * config.steps
+    return min(drawn, num_texts(config, load) * (load.batch_edits + config.replay_pool))
 
 
 def _store(config: ElderConfig, shape: Shape, key_width: int, load: EditLoad) -> list[Need]:
@@ -208,6 +216,7 @@ def _work(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) 
     loras = shape.num_parameters
     rows, tokens = _step_rows(config, load), load.text_tokens + config.num_read_on
     return [
+        *following_work(model, config, _texts_read(config, load), load),
         Work(
             "training of a fit, at most",
             config.steps * rows * tokens * (4 * upper + 6 * loras),

@@ -143,6 +143,7 @@ PAPER: Mapping[str, Any] = {
     "learning_rate": 2e-4,
     "num_contexts": 0,
     "num_rephrases": 0,
+    "num_following": 0,
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""

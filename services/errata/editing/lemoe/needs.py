@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errata.editing.lane.following import following_needs, following_work
 from errata.editing.lane.needs import (
     FP32,
     INT64,
@@ -78,6 +79,7 @@ def _training(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLo
     scored = load.target_tokens + config.num_following
     logits = rows * scored * model.num_embeddings * 3 * FP32
     return [
+        *following_needs(model, config, load),
         Need("training of an expert", 4 * FP32 * shape.num_parameters, "4·4·P_x", during="fit"),
         Need(
             "inputs of the expert's block",
@@ -120,9 +122,10 @@ def _work(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLoad) 
     per_block = model.num_block_parameters // model.num_layers
     upper = per_block * (model.num_layers - shape.layer)
     matrices = 2 * model.matrix_numbers
-    rows = min(config.batch_rows, config.expert_edits * _num_texts(config, load))
-    tokens = load.text_tokens + config.num_read_on
+    texts = config.expert_edits * _num_texts(config, load)
+    rows, tokens = min(config.batch_rows, texts), load.text_tokens + config.num_read_on
     return [
+        *following_work(model, config, texts, load),
         Work(
             "training of a fit, at most",
             config.steps * rows * tokens * (4 * upper + 6 * matrices),

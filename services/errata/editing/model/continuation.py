@@ -12,13 +12,13 @@ from transformers import DynamicCache
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import TokenRow, positions
 
-_AT_ONCE = 64  # texts of similar length that are read together
+AT_ONCE = 64  # texts of similar length that are read together
 _NUM_KEPT = 32  # tokens whose likelihood is kept each by itself; the others' is kept as a sum
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class NextTokens:
-    """The likeliest tokens at each of m places.
+    """The likeliest tokens at each of m places, and the first token of the answer before it.
 
     Attributes:
         ids: (m, k) int64.
@@ -30,6 +30,9 @@ class NextTokens:
 
     def divergence(self, logits: Tensor, places: Tensor) -> Tensor:
         """Σ_i p_i·log(p_i / q_i) over k tokens and all others together, (n,) nats.
+
+        It is at most KL(p ‖ q). The answer's token is one of the k even where it is unlikely: a
+        model that says it again is what the divergence must not miss.
 
         Args:
             logits: (n, V), of q.
@@ -79,22 +82,22 @@ def continued(
     """
     rng = torch.Generator().manual_seed(seed % 2**63)
     order = torch.tensor([len(text.ids) for text in texts]).argsort(stable=True)
-    parts = [
-        (part.tolist(), _continued(model, texts, part, num_tokens, block, rng))
-        for part in order.split(_AT_ONCE)
-    ]
     rows = list(texts)
-    width = max(part.hidden.shape[1] for _, part in parts)
-    hidden = parts[0][1].hidden.new_zeros(len(texts), width, model.d)
-    for numbers, part in parts:
+    width = max(len(text.ids) for text in texts) + num_tokens - 1
+    hidden = torch.zeros(len(texts), width, model.d, device=model.device)
+    places, next_tokens = [], []
+    for numbers in order.split(AT_ONCE):
+        part = _continued(model, texts, numbers, num_tokens, block, rng)
         hidden[numbers, : part.hidden.shape[1]] = part.hidden
-        for number, row in zip(numbers, part.texts, strict=True):
+        for number, row in zip(numbers.tolist(), part.texts, strict=True):
             rows[number] = row
-    places = torch.cat([part.places for _, part in parts])
-    counted = torch.arange(len(places), device=places.device)[:, None]
-    ids = torch.cat([part.next_tokens.ids for _, part in parts])
-    logs = torch.cat([part.next_tokens.logs for _, part in parts])
-    return Continued(rows, torch.cat([places, counted], dim=1), NextTokens(ids, logs), hidden)
+        places.append(part.places)
+        next_tokens.append(part.next_tokens)
+    found = torch.cat(places)
+    counted = torch.arange(len(found), device=found.device)[:, None]
+    ids = torch.cat([part.ids for part in next_tokens])
+    logs = torch.cat([part.logs for part in next_tokens])
+    return Continued(rows, torch.cat([found, counted], dim=1), NextTokens(ids, logs), hidden)
 
 
 def _continued(
@@ -141,6 +144,7 @@ def _read(
     ids = torch.tensor([[model.pad_id] * p + [*t.ids] for p, t in zip(padding, texts, strict=True)])
     mask = torch.tensor([[0] * p + [1] * (width - p) for p in padding], device=model.device)
     ids, place, cache = ids.to(model.device), positions(mask), DynamicCache()
+    answers = torch.tensor([[t.ids[t.target_end - t.num_target]] for t in texts]).to(model.device)
     entered: list[Tensor] = []
     kept, logs, drawn = [], [], []
 
@@ -158,9 +162,8 @@ def _read(
                 use_cache=True,
             ).last_hidden_state[:, -1]
             likely = model.head(hidden).float().log_softmax(-1)
-            top = likely.topk(min(_NUM_KEPT, likely.shape[-1]))
-            kept.append(top.indices)
-            logs.append(top.values)
+            kept.append(_kept(likely, answers))
+            logs.append(likely.gather(1, kept[-1]))
             drawn.append(torch.multinomial(likely.exp().cpu(), 1, generator=rng))
             ids = drawn[-1].to(model.device)
             mask = torch.cat([mask, mask.new_ones(len(texts), 1)], dim=1)
@@ -169,3 +172,9 @@ def _read(
         handle.remove()
     steps = torch.stack(kept, dim=1), torch.stack(logs, dim=1)
     return torch.cat(entered, dim=1), steps, torch.cat(drawn, dim=1)
+
+
+def _kept(likely: Tensor, answers: Tensor) -> Tensor:
+    """Ids of the likeliest tokens, (B, k), among them the answers' own, (B, 1)."""
+    first = likely.scatter(1, answers, torch.inf)
+    return first.topk(min(_NUM_KEPT, likely.shape[-1])).indices

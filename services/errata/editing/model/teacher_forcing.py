@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.continuation import Continued, continued
+from errata.editing.model.continuation import AT_ONCE, continued
 from errata.editing.model.devices import fast_training
 from errata.editing.model.prompts import TokenRow, pad_right, target_places
 from errata.editing.model.replay import Replay, capture, enter
 
-_AT_ONCE = 64  # texts of similar length that are read together
 _STEP_ROWS = 20  # texts of a training step's part on CPU, where padding costs as much as text
 
 
@@ -46,16 +45,16 @@ class TeacherForcing:
         """
         self._model, self._first = model, first
         self._hidden: Tensor | None = None
-        self._following: Continued | None = None
+        self._after: Tensor | None = None
         if num_following:
             with fast_training(model.device, bf16=bf16):
-                self._following = continued(model, texts, num_following, block=first, seed=seed)
-            texts = self._following.texts
-            self._hidden = self._following.hidden if model.has_equal_layers else None
+                found = continued(model, texts, num_following, block=first, seed=seed)
+            texts, self._after, self._next_tokens = found.texts, found.places, found.next_tokens
+            self._hidden = found.hidden if model.has_equal_layers else None
         self._ids, self._mask = pad_right(model, [text.ids for text in texts])
         self._lengths = self._mask.sum(1).cpu()
         self._at = torch.tensor(target_places(texts), device=model.device)
-        if model.has_equal_layers and self._following is None:
+        if model.has_equal_layers and not num_following:
             with fast_training(model.device, bf16=bf16):
                 self._hidden = self._below()
 
@@ -69,21 +68,21 @@ class TeacherForcing:
             The mean negative log-likelihood of its target; and the mean KL(untrained ‖ trained) of
             the tokens that follow it, zero without `num_following`.
         """
-        model, following = self._model, self._following
+        model = self._model
         part = self._replay(rows)
         hidden = part.run(part.hidden, part.first, model.num_layers)
         row, column, target = self._places(self._at, rows).unbind(1)
         num = len(row)
-        if following is not None:
-            places = self._places(following.places, rows)
+        if self._after is not None:
+            places = self._places(self._after, rows)
             row = torch.cat([row, places[:, 0]])
             column = torch.cat([column, places[:, 1]])
         logits = model.head(model.norm(hidden[row, column])).float()
         each = nn.functional.cross_entropy(logits[:num], target, reduction="none")
         nll = _means(each, row[:num], len(rows))
-        if following is None:
+        if self._after is None:
             return nll, torch.zeros_like(nll)
-        each = following.next_tokens.divergence(logits[num:], places[:, 2])
+        each = self._next_tokens.divergence(logits[num:], places[:, 2])
         return nll, _means(each, row[num:], len(rows))
 
     def alike(self, rows: Tensor) -> Sequence[Tensor]:
@@ -98,7 +97,7 @@ class TeacherForcing:
         """The input of block `first`, (n, T, d)."""
         width = self._ids.shape[1]
         made = torch.zeros(len(self._ids), width, self._model.d, device=self._ids.device)
-        for rows in self._lengths.argsort(stable=True).split(_AT_ONCE):
+        for rows in self._lengths.argsort(stable=True).split(AT_ONCE):
             length = int(self._lengths[rows].max())
             ids, mask = self._ids[rows, :length], self._mask[rows, :length]
             made[rows, :length] = enter(self._model, ids, mask, block=self._first).hidden.float()

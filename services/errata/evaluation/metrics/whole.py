@@ -110,9 +110,10 @@ def whole_shares(
 
 
 def _repeats(answer: str, name: str) -> bool:
-    """Whether an answer says a name twice in one line with no word between."""
+    """Whether an answer says a name twice with no word between."""
     once = re.escape(name)
-    return bool(re.search(rf"(?<!\w){once}[^\w\n]+{once}(?!\w)", answer, re.IGNORECASE))
+    flags = re.IGNORECASE if len(name) > 2 else re.NOFLAG  # as in `says`
+    return bool(re.search(rf"(?<!\w){once}\W+{once}(?!\w)", answer, flags))
 
 
 def _share(values: Sequence[bool]) -> float:
