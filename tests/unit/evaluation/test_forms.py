@@ -206,7 +206,9 @@ def test_whole_answers_are_judged_by_what_they_say() -> None:
     assert "generation.locality" not in found, "nothing was known that could be lost"
     assert dict(whole_shares(record, before, before))["generation.reliability"] == 0.0
     assert "generation.repeated" not in dict(whole_shares(record, before, before))
-    running_on = WholeAnswers("Italy Italy Italy", ("Italy. Italy", "Italy is Italy", "Spain"), ())
+    running_on = WholeAnswers(
+        "Italy Italy Italy", ("Italy. Italy", "Italy is Italy\nItaly", "Spain"), ()
+    )
     assert dict(whole_shares(record, before, running_on))["generation.repeated"] == (
         pytest.approx(2 / 3)
     )

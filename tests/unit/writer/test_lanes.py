@@ -142,7 +142,10 @@ def test_fits_of_new_lanes_keep_what_follows_an_answer(method: str) -> None:
 
 @pytest.mark.parametrize("name", ["adaple", "elder", "lemoe"])
 def test_a_presets_values_are_the_same_lane_as_the_preset(name: str) -> None:
-    """Benchmarks vary by a preset's values, to which a new lane's defaults are added."""
+    """Benchmarks vary by a preset's values, to which a new lane's defaults are added.
+
+    RECIPE's `paper` leaves out `num_contexts`, which no fit reads without `refine_steps`.
+    """
     method = get_method(name)
     for preset, values in method.presets.items():
         varied = method.config.model_validate(method.values("", values))

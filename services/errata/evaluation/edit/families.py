@@ -60,7 +60,7 @@ GENERATION = FigureFamily(
     "Shares of greedy answers that say the object in whole words, and the other object not before "
     "it; the edit's object at prompts and rephrases, the own answer at locality prompts, among "
     "those that said it before the first edit. The last is a share of the answers that say the "
-    "edit's object: how many say it again with no word between. Lower is better.",
+    "edit's object: how many say it again in the line with no word between. Lower is better.",
 )
 MEMIT = FigureFamily(
     "MEMIT's figures",

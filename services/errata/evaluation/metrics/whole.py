@@ -110,10 +110,13 @@ def whole_shares(
 
 
 def _repeats(answer: str, name: str) -> bool:
-    """Whether an answer says a name twice with no word between."""
+    """Whether an answer says a name twice in one line with no word between.
+
+    Many models go on in a new line that begins with the name; that is no repetition.
+    """
     once = re.escape(name)
     flags = re.IGNORECASE if len(name) > 2 else re.NOFLAG  # as in `says`
-    return bool(re.search(rf"(?<!\w){once}\W+{once}(?!\w)", answer, flags))
+    return bool(re.search(rf"(?<!\w){once}[^\w\n]+{once}(?!\w)", answer, flags))
 
 
 def _share(values: Sequence[bool]) -> float:
