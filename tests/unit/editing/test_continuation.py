@@ -83,6 +83,16 @@ def test_texts_go_on_as_the_model_continues_them(
     assert continued(llama, texts, 4, block=1, seed=8).texts != found.texts
 
 
+def test_tokens_are_drawn_as_likely_as_they_are() -> None:
+    likely = torch.tensor([[0.0, 0.5, 0.0, 0.2, 0.3, 0.0], [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]]).log()
+    rng, num = torch.Generator().manual_seed(7), 4000
+    drawn = torch.cat([continuation._drawn(likely, rng) for _ in range(num)], dim=1)
+    shares = drawn[0].bincount(minlength=6) / num
+    torch.testing.assert_close(shares, likely[0].exp(), atol=0.03, rtol=0.0)
+    assert not shares[[0, 2, 5]].any(), "impossible tokens are never drawn"
+    assert (drawn[1] == 2).all()
+
+
 def test_a_text_that_ends_has_no_tokens_after_its_end(
     llama: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,16 +1,19 @@
-"""Which edits of a LEMoE expert are also learned as questions."""
+"""Which edits of a LEMoE expert are also learned as questions, and when a fit has learned them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from errata.editing.edit import Edit
 from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.fit import FitInputs, _training_set
+from errata.editing.lemoe.training import TrainingSet, _steps
 from errata.editing.model.causal_lm import CausalLM
 
 NOTHING = FitInputs(torch.zeros(0), torch.zeros(0), ())
@@ -18,10 +21,13 @@ LYON = Edit("edits/2-0", "Lyon is in", "Finland", "Lyon")
 NOKIA = Edit("edits/2-1", "Nokia makes", "cars", "Nokia")
 
 
-def _num_texts(model: CausalLM, *edits: Edit) -> list[int]:
+def _data(model: CausalLM, *edits: Edit) -> TrainingSet:
     config = LemoeConfig(num_questions=4, num_contexts=0)
-    data = _training_set(model, edits, torch.zeros(len(edits), 1), config, NOTHING, None)
-    return data.owners.bincount().tolist()
+    return _training_set(model, edits, torch.zeros(len(edits), 1), config, NOTHING, None)
+
+
+def _num_texts(model: CausalLM, *edits: Edit) -> list[int]:
+    return _data(model, *edits).owners.bincount().tolist()
 
 
 def test_an_edit_is_learned_as_questions(llama: CausalLM) -> None:
@@ -39,3 +45,34 @@ def test_two_edits_of_a_subject_teach_one_expert_no_questions_that_would_contrad
 def test_questions_need_a_scope_test() -> None:
     with pytest.raises(ValidationError, match="num_questions needs a scope test"):
         LemoeConfig(scope="off", num_questions=1)
+
+
+def test_prompt_and_rephrases_are_an_edits_own_texts(llama: CausalLM) -> None:
+    data = _data(llama, LYON, replace(NOKIA, rephrases=("Nokia produces",)))
+    firsts = (data.owners == 0).nonzero()[0], (data.owners == 1).nonzero()[:2, 0]
+    assert data.is_own.nonzero()[:, 0].tolist() == torch.cat(firsts).tolist()
+
+
+@pytest.mark.parametrize(
+    ("unlearned", "share", "is_done"),
+    [([], 1.0, True), ([9], 1.0, False), ([8, 9], 0.8, True), ([7, 8, 9], 0.8, False)],
+)
+def test_a_fit_stops_once_enough_is_learned_and_all_that_edits_brought(
+    unlearned: list[int], share: float, is_done: bool
+) -> None:
+    """Ten texts, the first two of which an edit brought."""
+    config = LemoeConfig(batch_rows=4, stop_share=share)
+    data = TrainingSet([], torch.zeros(10), torch.arange(10) < 2, torch.zeros(1, 1))
+    for own in ([], [1]):
+        nlls = torch.full((10,), 0.01)
+        nlls[unlearned + own] = 0.2
+        ended = _ended_passes(data, nlls, config)
+        assert [next(ended) for _ in range(6)] == [False, False, is_done and not own] * 2
+
+
+def _ended_passes(data: TrainingSet, nlls: Tensor, config: LemoeConfig) -> Iterator[bool]:
+    """Whether a fit may stop after each step, which reads its rows in reverse."""
+    for step in _steps(data, config, seed=3):
+        order = torch.arange(len(step.rows)).flip(0)
+        step.record(order, nlls[step.rows[order]])
+        yield step.is_done(config)

@@ -97,7 +97,7 @@ def test_the_first_literal_fit_does_not_train_key_and_projection(llama: CausalLM
     projection = Projection.new(shape, 1, is_residual=False)
     texts = [tokenise(llama, "Toyota makes", "football")]
     e = mean_embeddings(llama, ["Toyota makes"])
-    data = TrainingSet(texts, torch.tensor([0]), e)
+    data = TrainingSet(texts, torch.tensor([0]), torch.tensor([True]), e)
     first = train(llama, shape, data, Earlier([], e[:0], projection), config, 1)
     decay = (1 - 1e-2 * 0.01) ** 3  # weight decay of AdamW, which needs no gradient
     torch.testing.assert_close(first.projection.up, projection.up * decay)

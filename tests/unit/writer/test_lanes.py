@@ -1,11 +1,13 @@
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from errata.editing.adaple.config import AdapleConfig
-from errata.editing.elder.config import BANKS_BEFORE_FOLLOWING
+from errata.editing.elder.config import EARLIER_BANKS
+from errata.editing.lemoe.config import FOLLOWING
 from errata.editing.registry import get_method
 from errata.errors import StartupError
 from errata.log.entries import LaneConfigured
@@ -114,30 +116,41 @@ def test_an_option_that_did_not_exist_makes_another_lane(
     assert not setup.is_same_lane(replace(setup.configured, config_json=text, config_digest="d"))
 
 
-def test_a_lane_with_the_defaults_before_following_is_the_same_lane(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "defaults"), [*(("elder", banks) for banks in EARLIER_BANKS), ("lemoe", FOLLOWING)]
+)
+def test_a_lane_with_the_defaults_of_an_earlier_version_is_the_same_lane(
+    tmp_path: Path, method: str, defaults: Mapping[str, object]
+) -> None:
     file = tmp_path / "lanes.toml"
-    for config, values in (("", {}), ("top_k = 3\n", {"top_k": 3})):
-        file.write_text(f'[lanes.main]\nmethod = "elder"\n[lanes.main.config]\n{config}')
+    for config, values in (("", {}), ("learning_rate = 0.1\n", {"learning_rate": 0.1})):
+        file.write_text(f'[lanes.main]\nmethod = "{method}"\n[lanes.main.config]\n{config}')
         (setup,) = read_lanes(file, "lanes/main", "model")
-        earlier = EARLIER["elder"] | BANKS_BEFORE_FOLLOWING | values
-        assert "num_following" not in earlier
+        earlier = EARLIER[method] | defaults | values
+        assert "num_questions" not in earlier
         known = replace(setup.configured, config_json=json.dumps(earlier), config_digest="old")
         assert setup.is_same_lane(known)
-        other = json.dumps(earlier | {"rank": 16})
+        other = json.dumps(earlier | {"rank": 5})
         assert not setup.is_same_lane(replace(known, config_json=other))
 
 
 @pytest.mark.parametrize("values", [{"scope": "codes"}, {"init": "adapters"}])
 def test_a_lane_with_one_bank_never_had_the_defaults_of_banks(values: dict[str, str]) -> None:
-    earlier, oldest = get_method("elder").earlier_values(values)
-    assert earlier == oldest == values
+    assert all(found == values for found in get_method("elder").earlier_values(values))
 
 
 @pytest.mark.parametrize("method", ["elder", "lemoe"])
-def test_fits_of_new_lanes_keep_what_follows_an_answer(method: str) -> None:
+def test_fits_of_new_lanes_learn_questions_and_keep_what_follows_an_answer(method: str) -> None:
     assert get_method(method).values("", {})["num_following"] == 3
+    assert get_method(method).values("", {})["num_questions"] >= 10
     assert not get_method(method).values("paper", {}).get("num_following", 0)
     assert get_method(method).values("", {"num_following": 0})["num_following"] == 0
+
+
+def test_a_new_lemoe_lane_without_a_scope_test_learns_no_questions() -> None:
+    values = get_method("lemoe").values("", {"scope": "off"})
+    assert values == {"scope": "off", "num_following": 3}
+    assert get_method("lemoe").config.model_validate(values).num_questions == 0
 
 
 @pytest.mark.parametrize("name", ["adaple", "elder", "lemoe"])

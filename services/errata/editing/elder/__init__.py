@@ -7,11 +7,12 @@ and the authors' code differ, the docstring names both.
 from __future__ import annotations
 
 from errata.editing.elder.config import (
+    BANKS,
+    EARLIER_BANKS,
     ONE_BANK,
     PAPER,
     ElderConfig,
-    lane_before_following,
-    new_lane,
+    with_banks,
 )
 from errata.editing.elder.lane import ElderLane
 from errata.editing.elder.needs import needs
@@ -33,8 +34,8 @@ METHOD = SliceMethod(
     opener=ElderLane,
     planner=needs,
     presets={"paper": PAPER, "one-bank": ONE_BANK},
-    defaults=new_lane,
-    earlier_defaults=(lane_before_following, own_defaults),
+    defaults=with_banks(BANKS),
+    earlier_defaults=(*map(with_banks, EARLIER_BANKS), own_defaults),
 )
 
 __all__ = ["METHOD"]

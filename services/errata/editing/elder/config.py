@@ -7,13 +7,14 @@ fixed memory are ours, for the reasons in docs/decisions/009-elder.md.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from errata.editing.lane.contract import check_layer
 from errata.editing.lane.following import KeepsFollowing
+from errata.editing.lane.method import Defaults
 from errata.errors import InvalidRequestError
 
 Scope = Literal["codes", "cosine", "idf", "retriever"]
@@ -221,7 +222,7 @@ class ElderConfig(KeepsFollowing):
             )
 
 
-BANKS_BEFORE_FOLLOWING: Mapping[str, Any] = {
+_FIRST_BANKS: Mapping[str, Any] = {
     "bank_edits": 16,
     "num_layers": 2,
     "rank": 8,
@@ -229,13 +230,21 @@ BANKS_BEFORE_FOLLOWING: Mapping[str, Any] = {
     "num_rephrases": 4,
     "prompt_share": 0.3,
 }
-"""What new lanes had before `num_following` existed."""
+_BANKS_WITH_FOLLOWING: Mapping[str, Any] = {**_FIRST_BANKS, "steps": 60, "num_following": 3}
 
-BANKS: Mapping[str, Any] = {**BANKS_BEFORE_FOLLOWING, "steps": 60, "num_following": 3}
-"""What new lanes have; the configuration's own defaults are those of lanes made before it.
+EARLIER_BANKS: Sequence[Mapping[str, Any]] = (_BANKS_WITH_FOLLOWING, _FIRST_BANKS)
+"""What new lanes had in earlier versions, the latest first."""
 
-What follows an answer takes more steps than the answer, so `steps` leaves room.
-"""
+BANKS: Mapping[str, Any] = {
+    **_BANKS_WITH_FOLLOWING,
+    "steps": 44,
+    "num_contexts": 2,
+    "num_rephrases": 3,
+    "num_questions": 10,
+    "prompt_share": 0.2,
+    "stop_loss": 0.01,
+}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
 ONE_BANK: Mapping[str, Any] = {
     "bank_edits": 0,
@@ -243,7 +252,10 @@ ONE_BANK: Mapping[str, Any] = {
     "rank": 32,
     "learning_rate": 1e-3,
     "steps": 24,
+    "stop_loss": 0.05,
+    "num_contexts": 4,
     "num_rephrases": 8,
+    "num_questions": 0,
     "num_following": 0,
     "prompt_share": 0.4,
 }
@@ -270,14 +282,9 @@ PAPER: Mapping[str, Any] = {
 """Published values that differ from the defaults."""
 
 
-def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
-    """The defaults of a new lane to which its operator gives `values`."""
-    return {} if _has_one_bank(values) else BANKS
-
-
-def lane_before_following(values: Mapping[str, object]) -> Mapping[str, object]:
-    """What `new_lane` was before `num_following` existed."""
-    return {} if _has_one_bank(values) else BANKS_BEFORE_FOLLOWING
+def with_banks(banks: Mapping[str, Any]) -> Defaults:
+    """The defaults of new lanes: given an operator's values, those of banks if it can have any."""
+    return lambda values: {} if _has_one_bank(values) else banks
 
 
 def _has_one_bank(values: Mapping[str, object]) -> bool:

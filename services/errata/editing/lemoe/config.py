@@ -40,8 +40,9 @@ class LemoeConfig(KeepsFollowing):
         steps: maximum optimiser steps of a batch.
         batch_rows: texts per step.
         learning_rate: of AdamW. Paper: 2e-4.
-        stop_loss: training stops after a pass in which every text's mean NLL is below this; 0 never
-            stops early.
+        stop_loss: training stops after a pass in which the mean NLL of every text of the edits, and
+            of `stop_share` of all texts, is below this; 0 never stops early.
+        stop_share: share of all texts; 1 requires each of them, those that the lane made included.
         num_contexts: number of texts, drawn from the statistics text, that each prompt is also
             trained after.
         num_rephrases: number of rephrasings that each prompt is also trained with, from the lane
@@ -74,6 +75,7 @@ class LemoeConfig(KeepsFollowing):
     batch_rows: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
+    stop_share: float = Field(default=1.0, gt=0.0, le=1.0)
     num_contexts: int = Field(default=3, ge=0, le=64)
     num_rephrases: int = Field(default=8, ge=0, le=64)
     num_questions: int = Field(default=0, ge=0, le=16)
@@ -143,15 +145,30 @@ PAPER: Mapping[str, Any] = {
     "learning_rate": 2e-4,
     "num_contexts": 0,
     "num_rephrases": 0,
+    "num_questions": 0,
     "num_following": 0,
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""
 
 FOLLOWING: Mapping[str, Any] = {"num_following": 3}
+"""What new lanes without a scope test have, and in an earlier version had all new lanes."""
+
+QUESTIONS: Mapping[str, Any] = {
+    **FOLLOWING,
+    "num_contexts": 1,
+    "num_rephrases": 4,
+    "num_questions": 12,
+    "stop_share": 0.95,
+}
 """What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
 
 def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
     """The defaults of a new lane to which its operator gives `values`."""
+    return FOLLOWING if values.get("scope") == "off" else QUESTIONS
+
+
+def lane_before_questions(values: Mapping[str, object]) -> Mapping[str, object]:
+    """What `new_lane` was in the version before."""
     return FOLLOWING

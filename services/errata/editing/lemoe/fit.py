@@ -305,9 +305,15 @@ def _training_set(
             )
         )
     owners = [number for number, rows in enumerate(texts) for _ in rows]
+    is_own = [
+        number <= len(edit.rephrases)
+        for edit, rows in zip(edits, texts, strict=True)
+        for number in range(len(rows))
+    ]
     return TrainingSet(
         [text for rows in texts for text in rows],
         torch.tensor(owners, device=model.device),
+        torch.tensor(is_own),
         embeddings,
     )
 

@@ -35,11 +35,13 @@ class TrainingSet:
     Attributes:
         texts: m of them, each with its target.
         owners: (m,) int64, the index of each text's edit.
+        is_own: (m,) bool on the CPU: the edit's prompt and rephrases; the lane made the others.
         embeddings: e of the u edits' prompts, (u, d) fp32.
     """
 
     texts: Sequence[TokenRow]
     owners: Tensor
+    is_own: Tensor
     embeddings: Tensor
 
 
@@ -103,12 +105,13 @@ def train(
     )
     parameters = [*new_tensors.parameters(), *(router.parameters() if is_literal else ())]
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
-    for batch in itertools.islice(_batches(len(data.texts), config, seed), config.steps):
-        rows = batch.rows.to(model.device)
+    for step in itertools.islice(_steps(data, config, seed), config.steps):
+        rows = step.rows.to(model.device)
+        alike = teacher.alike(rows)
         with torch.enable_grad(), fast_training(model.device, bf16=bf16):
             new = as_expert(model, shape, dict(new_tensors.items()))
             parts = []
-            for part in (rows[indices] for indices in teacher.alike(rows)):
+            for part in (rows[indices] for indices in alike):
                 if is_literal:
                     e = data.embeddings[data.owners[part]]
                     claimed = router.select([*earlier.experts, new], e, config)
@@ -120,8 +123,8 @@ def train(
             loss = nll.mean() + config.following_weight * divergence.mean()
         if not bool(torch.isfinite(loss)):
             raise FitError("the loss is not finite; use a smaller learning_rate.")
-        batch.record_max(float(nll.detach().max()))
-        if batch.is_done(config.stop_loss):
+        step.record(torch.cat(list(alike)).cpu(), nll.detach().cpu())
+        if step.is_done(config):
             break
         optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # false if all rows went through frozen experts
@@ -131,27 +134,43 @@ def train(
     return Trained(tensors, router.newest_anchor.detach(), router.projection_now())
 
 
-class _Batch:
-    """Rows of one step, and the maximum NLLs of the steps of this pass over all texts."""
+@dataclass(frozen=True, eq=False, slots=True)
+class _Step:
+    """One step of a pass over all texts.
 
-    def __init__(self, rows: Tensor, max_nlls: list[float], *, is_last: bool) -> None:
-        self.rows, self._max_nlls, self._is_last = rows, max_nlls, is_last
+    Attributes:
+        rows: of the texts of this step.
+        nlls: of all texts, (m,); the steps of a pass fill it.
+        is_own: of the training set.
+        is_last: whether it is the pass's last step.
+    """
 
-    def record_max(self, nll: float) -> None:
-        self._max_nlls.append(nll)
+    rows: Tensor
+    nlls: Tensor
+    is_own: Tensor
+    is_last: bool
 
-    def is_done(self, stop_loss: float) -> bool:
-        return bool(stop_loss) and self._is_last and max(self._max_nlls) < stop_loss
+    def record(self, order: Tensor, nlls: Tensor) -> None:
+        """Records NLLs of the step's texts, whose indices in `rows` are `order`."""
+        self.nlls[self.rows[order]] = nlls
+
+    def is_done(self, config: LemoeConfig) -> bool:
+        """Whether the pass leaves too little to learn for another one."""
+        if not (config.stop_loss and self.is_last):
+            return False
+        learned = self.nlls < config.stop_loss
+        is_enough = float(learned.double().mean()) >= config.stop_share
+        return is_enough and bool(learned[self.is_own].all())
 
 
-def _batches(num: int, config: LemoeConfig, seed: int) -> Iterator[_Batch]:
-    """Yields shuffled passes over all texts, indefinitely."""
-    rng = torch.Generator().manual_seed(seed % 2**63)
+def _steps(data: TrainingSet, config: LemoeConfig, seed: int) -> Iterator[_Step]:
+    """Yields the steps of shuffled passes over all texts, indefinitely."""
+    rng, num = torch.Generator().manual_seed(seed % 2**63), len(data.owners)
     while True:
         parts = torch.randperm(num, generator=rng).split(config.batch_rows)
-        max_nlls: list[float] = []
+        nlls = torch.zeros(num)
         for part in parts:
-            yield _Batch(part, max_nlls, is_last=part is parts[-1])
+            yield _Step(part, nlls, data.is_own, is_last=part is parts[-1])
 
 
 class _Router(nn.Module):

@@ -164,14 +164,22 @@ def _read(
             likely = model.head(hidden).float().log_softmax(-1)
             kept.append(_kept(likely, answers))
             logs.append(likely.gather(1, kept[-1]))
-            drawn.append(torch.multinomial(likely.exp().cpu(), 1, generator=rng))
-            ids = drawn[-1].to(model.device)
+            ids = _drawn(likely, rng)
+            drawn.append(ids.cpu())
             mask = torch.cat([mask, mask.new_ones(len(texts), 1)], dim=1)
             place = place[:, -1:] + 1
     finally:
         handle.remove()
     steps = torch.stack(kept, dim=1), torch.stack(logs, dim=1)
     return torch.cat(entered, dim=1), steps, torch.cat(drawn, dim=1)
+
+
+def _drawn(likely: Tensor, rng: torch.Generator) -> Tensor:
+    """A token of each row, (B, 1) int64, drawn by likelihood: where the CDF passes a draw."""
+    cumulated = likely.exp().cumsum(-1)
+    draws = torch.rand(len(likely), 1, generator=rng).to(likely.device) * cumulated[:, -1:]
+    # Rounded up, a draw can reach the last sum.
+    return torch.searchsorted(cumulated, draws, right=True).clamp(max=likely.shape[1] - 1)
 
 
 def _kept(likely: Tensor, answers: Tensor) -> Tensor:
