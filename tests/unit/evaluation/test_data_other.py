@@ -11,7 +11,7 @@ import pytest
 
 from errata.errors import InvalidRequestError
 from errata.evaluation.data import LOADERS, load_records
-from errata.evaluation.data.general import load_general
+from errata.evaluation.data.general import GeneralQuestion, load_general, name_of
 from errata.evaluation.data.record import RippleQuestion, RippleTest
 from errata.evaluation.data.references import load_references
 
@@ -244,6 +244,42 @@ def test_an_unusable_question_is_named(tmp_path: Path, change: Any, field: str) 
     good = {"question": "x", "choices": ["a", "b"], "answer": 1}
     with pytest.raises(InvalidRequestError, match=f"line 3, {field}"):
         load_general(_lines(tmp_path, good, {**good, **change}))
+
+
+def _task(tmp_path: Path, task: Any) -> Path:
+    path = tmp_path / "pets" / "task.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(task))
+    return path
+
+
+def test_a_task_of_big_bench_is_read_as_it_is(tmp_path: Path) -> None:
+    one = {"input": "What barks?", "target_scores": {"a cat": 0, "a dog": 1}}
+    tie = {"input": "What breathes?", "target_scores": {"a cat": 1, "a dog": 1}}
+    path = _task(tmp_path, {"examples": [one, tie]})
+    (question,) = load_general(path)
+    assert question == GeneralQuestion("Q: What barks?\nA:", ("a cat", "a dog"), "a dog")
+    assert name_of(path) == "pets"
+    assert name_of(tmp_path / "trivia.jsonl") == "trivia"
+    prefixes = {"example_input_prefix": "", "example_output_prefix": " Answer: "}
+    (question,) = load_general(_task(tmp_path, {"examples": [one], **prefixes}))
+    assert question.question == "What barks? Answer:"
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ([], "is not a JSON object"),
+        ({"name": "x"}, "field examples: must be a list"),
+        ({"examples": []}, "single best answer"),
+        ({"examples": [{"input": "x", "target": "y"}]}, "field target_scores"),
+        ({"examples": [{"input": "x", "target_scores": {"a": "b"}}]}, "field a: must be a number"),
+        ({"examples": [{"target_scores": {"a": 0, "b": 1}}]}, "field input"),
+    ],
+)
+def test_a_task_that_cannot_be_used_says_why(tmp_path: Path, task: Any, message: str) -> None:
+    with pytest.raises(InvalidRequestError, match=message):
+        load_general(_task(tmp_path, task))
 
 
 def test_lines_that_are_not_json_are_named(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ PAPER: Mapping[str, Any] = {
     "num_rephrases": 0,
     "num_questions": 0,
     "num_following": 0,
+    "steps": 200,
+    "stop_share": 1.0,
     "max_experts": 5,
 }
 """Values of the published configuration that differ from the defaults."""
@@ -156,12 +158,16 @@ FOLLOWING: Mapping[str, Any] = {"num_following": 3}
 
 QUESTIONS: Mapping[str, Any] = {
     **FOLLOWING,
+    "steps": 250,
     "num_contexts": 1,
     "num_rephrases": 4,
     "num_questions": 12,
     "stop_share": 0.95,
 }
-"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+"""What new lanes have; the configuration's own defaults are those of lanes made before it.
+
+Three passes over the texts of a full expert, which 200 steps make, leave .007 of its edits unlearned.
+"""
 
 
 def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:

@@ -34,13 +34,26 @@ def read_array(path: Path) -> Iterator[Fields]:
         InvalidRequestError: the file is missing, is not JSON, or is not a non-empty array of
             objects.
     """
-    try:
-        items = json.loads(read_text(path))
-    except ValueError as error:
-        raise InvalidRequestError(f"{path} is not JSON: {error}.", field="data") from error
+    items = _read_json(path)
     if not isinstance(items, list) or not items:
         raise InvalidRequestError(f"{path} contains no JSON array of records.", field="data")
     return (Fields(item, f"{path}, record {number}") for number, item in enumerate(items))
+
+
+def read_object(path: Path) -> Fields:
+    """The record of a file that holds one JSON object.
+
+    Raises:
+        InvalidRequestError: the file is missing or is not a JSON object.
+    """
+    return Fields(_read_json(path), str(path))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise InvalidRequestError(f"{path} is not JSON: {error}.", field="data") from error
 
 
 def read_lines(path: Path) -> Iterator[Fields]:
@@ -108,6 +121,13 @@ class Fields:
             raise self.error(name, "must be a text that is not empty")
         return _clean(value)
 
+    def raw_text(self, name: str, default: str) -> str:
+        """A text as it is, which can be empty; the default if the field is missing."""
+        value = self._values.get(name, default)
+        if not isinstance(value, str):
+            raise self.error(name, "must be a text")
+        return value
+
     def texts(self, name: str) -> tuple[str, ...]:
         """A non-empty list of texts, as `text` gives them."""
         value = self._values.get(name)
@@ -127,6 +147,13 @@ class Fields:
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.error(name, "must be a whole number")
         return value
+
+    def numbers(self) -> dict[str, float]:
+        """All fields, if each is a number."""
+        for name, value in self._values.items():
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise self.error(name, "must be a number")
+        return dict(self._values)
 
     def inner(self, name: str) -> Fields:
         """A JSON object."""

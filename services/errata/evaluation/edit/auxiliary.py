@@ -10,7 +10,7 @@ from statistics import fmean
 from errata.engine.sampling import Sampling
 from errata.errors import InvalidRequestError
 from errata.evaluation.data.fields import read_paragraphs
-from errata.evaluation.data.general import GeneralQuestion, load_general
+from errata.evaluation.data.general import GeneralQuestion, load_general, name_of
 from errata.evaluation.data.record import Record
 from errata.evaluation.data.references import load_references
 from errata.evaluation.edit.plan import AuxiliaryData
@@ -47,8 +47,8 @@ class AuxiliaryMetrics:
         Raises:
             InvalidRequestError: a file is unusable.
         """
-        stems = [path.stem for path in data.retention]
-        if len(set(stems)) < len(stems):
+        names = [name_of(path) for path in data.retention]
+        if len(set(names)) < len(names):
             raise InvalidRequestError(
                 "two files of questions have the same name, which names their figures; rename one.",
                 field="retention",
@@ -56,7 +56,7 @@ class AuxiliaryMetrics:
         references = load_references(data.references) if data.references else None
         return cls(
             heldout=text_pairs(read_paragraphs(data.heldout)) if data.heldout else (),
-            questions={path.stem: load_general(path) for path in data.retention},
+            questions=dict(zip(names, map(load_general, data.retention), strict=True)),
             num_texts=data.num_texts,
             consistency=None if references is None else Consistency(references),
         )
