@@ -151,7 +151,7 @@ PAPER: Mapping[str, Any] = {
     "stop_share": 1.0,
     "max_experts": 5,
 }
-"""Values of the published configuration that differ from the defaults."""
+"""Values of the published configuration that differ from the defaults or from `QUESTIONS`."""
 
 FOLLOWING: Mapping[str, Any] = {"num_following": 3}
 """What new lanes without a scope test have, and in an earlier version had all new lanes."""
@@ -166,7 +166,8 @@ QUESTIONS: Mapping[str, Any] = {
 }
 """What new lanes have; the configuration's own defaults are those of lanes made before it.
 
-Three passes over the texts of a full expert, which 200 steps make, leave .007 of its edits unlearned.
+Three passes over the texts of a full expert, for which 200 steps suffice, leave .007 of its edits
+unlearned.
 """
 
 
