@@ -56,8 +56,9 @@ class ElderConfig(KeepsFollowing):
         steps: maximum number of optimiser steps per batch. Code: 50.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
         stop_loss: training stops once the latest mean NLL of each edit's bare prompt, and that of
-            another of its texts, are below this value, and what follows them diverges by less than
-            0.1 nats (`num_following`); 0 disables it.
+            another text of `stop_share` of the edits, are below this value, and what follows such a
+            share of both diverges by less than 0.1 nats (`num_following`); 0 disables it.
+        stop_share: see `stop_loss`.
         num_contexts: number of contexts, drawn from the statistics text; each prompt is also
             learned after each of them.
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
@@ -103,6 +104,7 @@ class ElderConfig(KeepsFollowing):
     steps: int = Field(default=24, ge=1, le=1000)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
+    stop_share: float = Field(default=1.0, gt=0.0, le=1.0)
     num_contexts: int = Field(default=4, ge=0, le=64)
     num_rephrases: int = Field(default=8, ge=0, le=64)
     num_questions: int = Field(default=0, ge=0, le=16)
@@ -237,12 +239,13 @@ EARLIER_BANKS: Sequence[Mapping[str, Any]] = (_BANKS_WITH_FOLLOWING, _FIRST_BANK
 
 BANKS: Mapping[str, Any] = {
     **_BANKS_WITH_FOLLOWING,
-    "steps": 44,
+    "steps": 72,
     "num_contexts": 2,
     "num_rephrases": 3,
     "num_questions": 10,
     "prompt_share": 0.2,
-    "stop_loss": 0.01,
+    "stop_loss": 0.02,
+    "stop_share": 0.85,
 }
 """What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
@@ -253,6 +256,7 @@ ONE_BANK: Mapping[str, Any] = {
     "learning_rate": 1e-3,
     "steps": 24,
     "stop_loss": 0.05,
+    "stop_share": 1.0,
     "num_contexts": 4,
     "num_rephrases": 8,
     "num_questions": 0,

@@ -102,7 +102,7 @@ def train(
             )
         order = torch.cat(list(parts)).cpu()
         progress.record(chosen[order], sampler.is_prompt(chosen, drawn)[order], nll, divergence)
-        if config.stop_loss and progress.is_below(config.stop_loss):
+        if config.stop_loss and progress.is_enough(config):
             return
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -139,7 +139,12 @@ class _OwnQueries:
 
 
 class _StepSampler:
-    """Draws the edits of each step, and one text of each: the bare prompt or any other."""
+    """Draws the edits of each step, and one text of each: the bare prompt or any other.
+
+    An edit's prompt comes at regular intervals, from a random step on, and its other texts in a
+    random order that repeats: drawn independently, some prompts would come three times as often as
+    others, and the fit would last as long as the rarest takes.
+    """
 
     def __init__(self, data: TrainingSet, config: ElderConfig, seed: int) -> None:
         self._rng = torch.Generator().manual_seed(seed % 2**63)
@@ -148,6 +153,13 @@ class _StepSampler:
         self._counts = torch.tensor([len(texts) for texts in data.texts])
         self._firsts = self._counts.cumsum(0) - self._counts
         self._share = config.prompt_share
+        num, most = len(self._counts), int(self._counts.max())
+        self._turn = torch.rand(num, generator=self._rng, dtype=torch.float64)
+        self._num_others = torch.zeros(num, dtype=torch.int64)
+        rank = torch.rand(num, most, generator=self._rng)
+        rank[:, 0] = torch.inf  # the prompt
+        rank[torch.arange(most) >= self._counts[:, None]] = torch.inf
+        self._order = rank.argsort(1)
 
     def is_prompt(self, edits: Tensor, texts: Tensor) -> Tensor:
         """Which of these texts are bare prompts, (m,) bool."""
@@ -159,11 +171,13 @@ class _StepSampler:
         edits = torch.cat(
             [torch.arange(self._num_new), self._num_new + others[: self._num_replayed]]
         )
-        drawn = torch.rand(2, len(edits), generator=self._rng)
-        counts = self._counts[edits]
-        other = 1 + (drawn[0] * (counts - 1)).long()
-        is_prompt = (drawn[1] < self._share) | (counts == 1)
-        return edits, self._firsts[edits] + torch.where(is_prompt, 0, other)
+        before = self._turn[edits]
+        self._turn[edits] = after = before + self._share
+        alone = self._counts[edits] == 1
+        is_prompt = (after.floor() > before.floor()) | alone
+        place = self._num_others[edits] % (self._counts[edits] - 1).clamp(min=1)
+        self._num_others[edits] += (~is_prompt).long()
+        return edits, self._firsts[edits] + torch.where(is_prompt, 0, self._order[edits, place])
 
 
 class _Progress:
@@ -182,10 +196,12 @@ class _Progress:
         found = torch.stack([nll.detach(), divergence.detach()], dim=1).cpu()
         self._latest[edits, torch.where(is_prompt, 0, 1)] = found
 
-    def is_below(self, limit: float) -> bool:
-        """Whether all NLLs are below a limit, and what follows the answers is nearly as before."""
+    def is_enough(self, config: ElderConfig) -> bool:
+        """Whether all prompts are learned, and enough of the other texts and of what follows."""
         nll, divergence = self._latest.unbind(-1)
-        return bool((nll < limit).all() and (divergence < _CLOSE).all())
+        learned, kept = nll < config.stop_loss, divergence < _CLOSE
+        shares = float(learned[:, 1].double().mean()), float(kept.double().mean())
+        return bool(learned[:, 0].all()) and min(shares) >= config.stop_share
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:
