@@ -62,7 +62,9 @@ TextOption = Annotated[
 HeldoutOption = Annotated[Path | None, typer.Option(help="Plain text for perplexity.")]
 RetentionOption = Annotated[
     list[Path] | None,
-    typer.Option(help="JSON lines of questions about general ability; repeatable."),
+    typer.Option(
+        help="Questions about general ability, JSON lines or BIG-bench's task.json; repeatable."
+    ),
 ]
 ReferencesOption = Annotated[
     Path | None, typer.Option(help="JSON lines of target and text, for consistency.")

@@ -7,8 +7,6 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from errata.editing.elder.config import ElderConfig
-from errata.editing.elder.training import TrainingSet, _Progress
 from errata.editing.model import continuation
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.continuation import NextTokens, continued
@@ -126,47 +124,6 @@ def test_an_answer_that_is_said_again_is_seen_where_the_model_has_no_favourite()
     flat[kept[0]] = False
     edited[0, flat] = -20.0
     assert float(tokens.divergence(edited, torch.tensor([0]))) > 1
-
-
-def test_a_fit_goes_on_until_what_follows_is_nearly_as_it_was(llama: CausalLM) -> None:
-    progress, one, config = _progress(llama, 1), torch.tensor([0]), ElderConfig()
-    learned = torch.tensor([0.01])
-    for is_prompt in (True, False):
-        assert not progress.is_enough(config)
-        progress.record(one, torch.tensor([is_prompt]), learned, torch.tensor([0.2]))
-    assert not progress.is_enough(config)
-    for is_prompt in (True, False):
-        progress.record(one, torch.tensor([is_prompt]), learned, torch.tensor([0.05]))
-    assert progress.is_enough(config)
-
-
-@pytest.mark.parametrize(
-    ("prompt", "others", "follows", "share", "is_enough"),
-    [
-        (1, 0, 0, 0.75, False),
-        (0, 1, 0, 0.75, True),
-        (0, 2, 0, 0.75, False),
-        (0, 1, 0, 1.0, False),
-        (0, 0, 1, 0.75, True),
-        (0, 0, 3, 0.75, False),
-    ],
-)
-def test_a_fit_needs_all_prompts_and_enough_of_the_rest(
-    llama: CausalLM, prompt: int, others: int, follows: int, share: float, is_enough: bool
-) -> None:
-    """Four edits, of which so many have not learned their prompt, another text, what follows."""
-    progress, edits = _progress(llama, 4), torch.arange(4)
-    counts = {True: prompt, False: others}
-    for is_prompt, count in counts.items():
-        nll = torch.where(edits < count, 0.5, 0.01)
-        divergence = torch.where(edits < follows, 0.5, 0.01)
-        progress.record(edits, torch.tensor([is_prompt] * 4), nll, divergence)
-    assert progress.is_enough(ElderConfig(stop_share=share)) is is_enough
-
-
-def _progress(llama: CausalLM, num: int) -> _Progress:
-    texts = [tokenise(llama, *LYON), tokenise(llama, "Nokia is in", "Lyon")]
-    return _Progress(TrainingSet([texts] * num, torch.zeros(num, 1), torch.zeros(num, 1, 1), num))
 
 
 def _elder(llama: CausalLM, resources: TextResources, num: int) -> elder_models.Lane:

@@ -28,7 +28,7 @@ def _data(llm: CausalLM, shape: Shape) -> TrainingSet:
     """One edit with two rephrases."""
     texts = [tokenise(llm, prompt, "football") for prompt in (PROMPT, *REPHRASES)]
     allocation = Allocator(len(shape.layers), shape.num_experts, shape.top_k).take("00", "01")
-    return TrainingSet([texts], queries_of(llm, shape, [PROMPT]), allocation[None], 1)
+    return TrainingSet([texts], queries_of(llm, shape, [PROMPT]), allocation[None], 1, [3])
 
 
 def test_a_texts_own_query_is_that_of_its_prompt(llama: CausalLM) -> None:

@@ -55,7 +55,13 @@ def test_prompt_and_rephrases_are_an_edits_own_texts(llama: CausalLM) -> None:
 
 @pytest.mark.parametrize(
     ("unlearned", "share", "is_done"),
-    [([], 1.0, True), ([9], 1.0, False), ([8, 9], 0.8, True), ([7, 8, 9], 0.8, False)],
+    [
+        ([], 1.0, True),
+        ([9], 1.0, False),
+        ([9], 0.8, True),
+        ([8, 9], 0.8, True),
+        ([7, 8, 9], 0.8, False),
+    ],
 )
 def test_a_fit_stops_once_enough_is_learned_and_all_that_edits_brought(
     unlearned: list[int], share: float, is_done: bool

@@ -55,20 +55,21 @@ class ElderConfig(KeepsFollowing):
         loss_weight: λ of that term. Paper: 0.01.
         steps: maximum number of optimiser steps per batch. Code: 50.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
-        stop_loss: training stops once the latest mean NLL of each edit's bare prompt, and that of
-            another text of `stop_share` of the edits, are below this value, and what follows such a
-            share of both diverges by less than 0.1 nats (`num_following`); 0 disables it.
-        stop_share: see `stop_loss`.
+        stop_loss: training stops once the latest mean NLL of the prompt and rephrases that came
+            with each edit, and that of another text of `stop_share` of the edits, are below this
+            value, and what follows such a share of texts diverges by less than 0.1 nats
+            (`num_following`); 0 disables it.
+        stop_share: share of the edits whose other texts, and of the texts whose continuations, must
+            be so; 1 requires all. Ours.
         num_contexts: number of contexts, drawn from the statistics text; each prompt is also
             learned after each of them.
         num_rephrases: number of additional rephrases of each prompt, from the forms in which the
             lane model saw facts of the same relation (`editing.retriever.frames`); none without a
             lane model. Ours.
         num_questions: maximum number of English questions about the subject that each edit is also
-            learned with (`editing.retriever.questions`); they need a `prompt_share` of 0.2 and a
-            `stop_loss` of 0.01. Ours.
-        prompt_share: probability that a step takes an edit's bare prompt; otherwise it takes one
-            of the edit's other texts.
+            learned with (`editing.retriever.questions`). Ours.
+        prompt_share: share of the steps that take an edit's bare prompt, at regular intervals; the
+            others take its other texts in turn.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in
             bf16.
         bank_edits: number of edits after which the lane starts a new bank of experts; the earlier

@@ -189,7 +189,7 @@ class _Fitter:
         query_of = dict(zip(rows.names, rows.values, strict=True))
         queries = torch.stack([query_of[edit.name] for edit in edits])
         earlier_queries = [self.contents.inventory.value_of(texts.edit) for texts in earlier]
-        data = _training_set(new, queries, earlier, earlier_queries)
+        data = _training_set(edits, new, queries, earlier, earlier_queries)
         config = config.model_copy(update={"steps": config.steps * (1 + attempt)})
         train(self.model, experts, data, config, seed)
         _check_finite(experts)
@@ -244,7 +244,8 @@ def retrain(
     for number, texts in enumerate(members):
         experts = _initial_experts(model, shape, config, seed + number, statistics)
         queries = torch.stack([query_of[text.edit] for text in texts])
-        _train_bank(model, experts, _training_set(texts, queries, [], []), config, seed + number)
+        data = _training_set(edits, texts, queries, [], [])
+        _train_bank(model, experts, data, config, seed + number)
         banks.append(_Bank(experts, _edits_about(texts, rows), texts))
     limit = _limit(config, held_out, banks[-1].experts, [rows], memory.neighbours())
     digest, packed = "" if gate is None else gate.digest, Packed.whole(banks[-1].experts)
@@ -323,12 +324,14 @@ def _training_texts(
 
 
 def _training_set(
+    edits: Sequence[Edit],
     new: Sequence[EditTexts],
     new_queries: Tensor,
     earlier: Sequence[EditTexts],
     earlier_queries: Sequence[Tensor],
 ) -> TrainingSet:
     """Texts of new edits, then of earlier ones; all texts of an edit share the edit's query."""
+    num_own = {edit.name: 1 + len(edit.rephrases) for edit in edits}
     pairs = [
         *zip(new, new_queries, strict=True),
         *zip(earlier, earlier_queries, strict=True),
@@ -338,6 +341,7 @@ def _training_set(
         queries=torch.stack([query for _, query in pairs]),
         allocations=torch.stack([edit.allocation for edit, _ in pairs]).to(new_queries.device),
         num_new=len(new),
+        num_own=[num_own[texts.edit] for texts in new],
     )
 
 

@@ -44,12 +44,14 @@ class TrainingSet:
         allocations: P, (n, L, N) bool.
         num_new: number of new edits, which come first and are in every step; each step draws some
             of the others.
+        num_own: numbers of texts that new edits brought, which come first: prompt and rephrases.
     """
 
     texts: Sequence[Sequence[TokenRow]]
     queries: Tensor
     allocations: Tensor
     num_new: int
+    num_own: Sequence[int]
 
 
 def train(
@@ -101,7 +103,7 @@ def train(
                 f"the loss is not finite after {step} steps; use a smaller learning_rate."
             )
         order = torch.cat(list(parts)).cpu()
-        progress.record(chosen[order], sampler.is_prompt(chosen, drawn)[order], nll, divergence)
+        progress.record(chosen[order], drawn[order], nll, divergence)
         if config.stop_loss and progress.is_enough(config):
             return
         optimiser.zero_grad(set_to_none=True)
@@ -161,10 +163,6 @@ class _StepSampler:
         rank[torch.arange(most) >= self._counts[:, None]] = torch.inf
         self._order = rank.argsort(1)
 
-    def is_prompt(self, edits: Tensor, texts: Tensor) -> Tensor:
-        """Which of these texts are bare prompts, (m,) bool."""
-        return texts == self._firsts[edits]
-
     def next(self) -> tuple[Tensor, Tensor]:
         """Indices of edits and of their texts, (m,) int64 each."""
         others = torch.randperm(len(self._counts) - self._num_new, generator=self._rng)
@@ -181,27 +179,43 @@ class _StepSampler:
 
 
 class _Progress:
-    """The latest losses of each edit's bare prompt, and of any other text of it."""
+    """The latest losses of each edit's bare prompt, of any other text of it, and of each text."""
 
     def __init__(self, data: TrainingSet) -> None:
         """New edits have not been read yet; replayed ones count once they have been."""
+        self._num_new = data.num_new
         self._latest = torch.zeros(len(data.texts), 2, 2)
         self._latest[: data.num_new] = torch.inf
         for number, texts in enumerate(data.texts):
             if len(texts) == 1:
                 self._latest[number, 1] = 0.0
+        counts = torch.tensor([len(texts) for texts in data.texts])
+        self._firsts = counts.cumsum(0) - counts
+        self._nlls = torch.full((int(counts.sum()),), torch.inf)
+        firsts = self._firsts[: data.num_new].tolist()
+        ranges = [range(f, f + num) for f, num in zip(firsts, data.num_own, strict=True)]
+        self._own = torch.tensor([text for own in ranges for text in own], dtype=torch.int64)
 
-    def record(self, edits: Tensor, is_prompt: Tensor, nll: Tensor, divergence: Tensor) -> None:
+    def record(self, edits: Tensor, texts: Tensor, nll: Tensor, divergence: Tensor) -> None:
         """Records the losses of a text of each edit, (m,) each."""
         found = torch.stack([nll.detach(), divergence.detach()], dim=1).cpu()
-        self._latest[edits, torch.where(is_prompt, 0, 1)] = found
+        self._latest[edits, (texts != self._firsts[edits]).long()] = found
+        self._nlls[texts] = found[:, 0]
 
     def is_enough(self, config: ElderConfig) -> bool:
-        """Whether all prompts are learned, and enough of the other texts and of what follows."""
-        nll, divergence = self._latest.unbind(-1)
-        learned, kept = nll < config.stop_loss, divergence < _CLOSE
-        shares = float(learned[:, 1].double().mean()), float(kept.double().mean())
-        return bool(learned[:, 0].all()) and min(shares) >= config.stop_share
+        """Whether all prompts and new rephrases are learned, and enough of the rest.
+
+        Enough of the new edits, and of these with the replayed ones: other texts are learned, and
+        what follows is nearly as it was.
+        """
+        needed = torch.cat([self._nlls[self._own], self._latest[:, 0, 0]])
+        if not bool((needed < config.stop_loss).all()):
+            return False
+        for latest in (self._latest[: self._num_new], self._latest):
+            learned, kept = latest[:, 1, 0] < config.stop_loss, latest[..., 1] < _CLOSE
+            if min(learned.double().mean(), kept.double().mean()) < config.stop_share:
+                return False
+        return True
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:

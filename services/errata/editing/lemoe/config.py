@@ -145,16 +145,13 @@ PAPER: Mapping[str, Any] = {
     "learning_rate": 2e-4,
     "num_contexts": 0,
     "num_rephrases": 0,
-    "num_questions": 0,
     "num_following": 0,
-    "steps": 200,
-    "stop_share": 1.0,
     "max_experts": 5,
 }
-"""Values of the published configuration that differ from the defaults or from `QUESTIONS`."""
+"""Values of the published configuration that differ from the defaults."""
 
 FOLLOWING: Mapping[str, Any] = {"num_following": 3}
-"""What new lanes without a scope test have, and in an earlier version had all new lanes."""
+"""What new lanes without a scope test have, and what all new lanes had in an earlier version."""
 
 QUESTIONS: Mapping[str, Any] = {
     **FOLLOWING,

@@ -176,10 +176,12 @@ def _read(
 
 def _drawn(likely: Tensor, rng: torch.Generator) -> Tensor:
     """A token of each row, (B, 1) int64, drawn by likelihood: where the CDF passes a draw."""
-    cumulated = likely.exp().cumsum(-1)
-    draws = torch.rand(len(likely), 1, generator=rng).to(likely.device) * cumulated[:, -1:]
-    # Rounded up, a draw can reach the last sum.
-    return torch.searchsorted(cumulated, draws, right=True).clamp(max=likely.shape[1] - 1)
+    # In fp32, a sum over a large vocabulary would lose its unlikely tokens.
+    cumulated = likely.exp().double().cumsum(-1)
+    draws = torch.rand(len(likely), 1, generator=rng, dtype=torch.float64).to(likely.device)
+    # Rounding can put a draw at the very end.
+    found = torch.searchsorted(cumulated, draws * cumulated[:, -1:], right=True)
+    return found.clamp(max=likely.shape[1] - 1)
 
 
 def _kept(likely: Tensor, answers: Tensor) -> Tensor:

@@ -149,11 +149,15 @@ class Fields:
         return value
 
     def numbers(self) -> dict[str, float]:
-        """All fields, if each is a number."""
+        """The number of each field, whose names are texts as `text` gives them."""
+        found: dict[str, float] = {}
         for name, value in self._values.items():
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise self.error(name, "must be a number")
-        return dict(self._values)
+            if not (text := _clean(name)) or text in found:
+                raise self.error(repr(name), "must be a name of its own that is not empty")
+            found[text] = value
+        return found
 
     def inner(self, name: str) -> Fields:
         """A JSON object."""

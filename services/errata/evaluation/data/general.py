@@ -36,7 +36,7 @@ class GeneralQuestion:
 
 def name_of(path: Path) -> str:
     """The name of a file's figures: its own without the ending, or that of its BIG-bench task."""
-    return path.parent.name if path.name == _TASK else path.stem
+    return path.resolve().parent.name if path.name == _TASK else path.stem
 
 
 def load_general(path: Path) -> list[GeneralQuestion]:
@@ -65,7 +65,8 @@ def _question(fields: Fields) -> GeneralQuestion:
 def _task(path: Path) -> list[GeneralQuestion]:
     """The questions of a BIG-bench task that have a single best answer; choices are not listed."""
     task = read_object(path)
-    before = task.raw_text("example_input_prefix", "\nQ: ").lstrip()
+    described = task.raw_text("task_prefix", "")
+    before = (described + task.raw_text("example_input_prefix", "\nQ: ")).lstrip()
     after = task.raw_text("example_output_prefix", "\nA: ").rstrip()
     questions = []
     for example in task.inners("examples"):

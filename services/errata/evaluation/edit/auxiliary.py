@@ -30,7 +30,7 @@ class AuxiliaryMetrics:
 
     Attributes:
         heldout: paragraphs as pairs; empty for no perplexity.
-        questions: name of a file → its questions.
+        questions: name of a file or task → its questions.
         num_texts: number of records whose generated texts are judged.
         consistency: against reference texts; None if it is not measured.
     """
@@ -50,7 +50,8 @@ class AuxiliaryMetrics:
         names = [name_of(path) for path in data.retention]
         if len(set(names)) < len(names):
             raise InvalidRequestError(
-                "two files of questions have the same name, which names their figures; rename one.",
+                "two files of questions have the same name, which names their figures; rename one, "
+                "or the folder of a task.json.",
                 field="retention",
             )
         references = load_references(data.references) if data.references else None
@@ -62,7 +63,7 @@ class AuxiliaryMetrics:
         )
 
     def measure(self, system: System, records: Sequence[Record]) -> Measures:
-        """`perplexity`, `retention.{file}`, `fluency` and `consistency`, as far as configured."""
+        """`perplexity`, `retention.{name}`, `fluency` and `consistency`, as far as configured."""
         figures: Measures = {}
         if self.heldout:
             figures["perplexity"] = round(perplexity(system.score(self.heldout)), 2)

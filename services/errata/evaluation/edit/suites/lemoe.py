@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+from errata.editing.lemoe.config import LemoeConfig, new_lane
 from errata.evaluation.edit.plan import Plan
 from errata.evaluation.edit.suites.point import Point, grid
 
 
 def scope(plan: Plan) -> list[Point]:
-    """No scope test, and each of them."""
-    return grid(plan, {"scope": ("off", "cosine", "idf", "retriever")})
+    """No scope test, and each of them, with the same fits."""
+    rows = grid(plan, {"scope": ("off", "cosine", "idf", "retriever")})
+    return [replace(row, varied={**_fits_without_scope_test(), **row.varied}) for row in rows]
 
 
 def routing(plan: Plan) -> list[Point]:
-    """Anchored and literal routing, each with and without a scope test."""
+    """Anchored and literal routing, each with and without a scope test, with the same fits."""
     literal = {"routing": "literal"}
-    return [
-        Point("anchored", {}, plan.edits, plan.batch),
-        Point("anchored, no scope test", {"scope": "off"}, plan.edits, plan.batch),
-        Point("literal, with the scope test", literal, plan.edits, plan.batch),
-        Point("literal, no scope test", {**literal, "scope": "off"}, plan.edits, plan.batch),
-    ]
+    rows: dict[str, dict[str, str]] = {
+        "anchored": {},
+        "anchored, no scope test": {"scope": "off"},
+        "literal, with the scope test": literal,
+        "literal, no scope test": {**literal, "scope": "off"},
+    }
+    fits = _fits_without_scope_test()
+    return [Point(name, {**fits, **row}, plan.edits, plan.batch) for name, row in rows.items()]
+
+
+def _fits_without_scope_test() -> dict[str, object]:
+    """Values of a new lane without a scope test that differ from those of one that has any."""
+    own = LemoeConfig.model_validate({**new_lane({"scope": "off"}), "scope": "off"}).model_dump()
+    return {key: own[key] for key in new_lane({})}
 
 
 def order(plan: Plan) -> list[Point]:
