@@ -64,6 +64,24 @@ def test_analyses_of_adaple() -> None:
             points_of(replace(PLAN, suite=suite, method="grace"))
 
 
+@pytest.mark.parametrize("suite", ["expert-scope", "routing"])
+@pytest.mark.parametrize(
+    ("preset", "values"), [("", {}), ("", {"num_contexts": 7}), ("paper", {"threshold": None})]
+)
+def test_lemoes_routing_is_compared_with_the_same_fits(
+    suite: str, preset: str, values: dict[str, Any]
+) -> None:
+    plan = replace(PLAN, method="lemoe", suite=suite, preset=preset, values=values)
+    made = SystemFactory(plan).config
+    configs = [made(point.varied).model_dump() for point in points_of(plan)]
+    assert preset or len({config["scope"] for config in configs}) > 1
+    for config in configs:
+        assert {**config, **dict.fromkeys(("scope", "routing"))} == {
+            **configs[0], **dict.fromkeys(("scope", "routing"))
+        }  # fmt: skip
+        assert config["num_contexts"] == (0 if preset else values.get("num_contexts", 3))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

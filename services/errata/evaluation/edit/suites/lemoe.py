@@ -13,7 +13,7 @@ from errata.evaluation.edit.suites.point import Point, grid
 def scope(plan: Plan) -> list[Point]:
     """No scope test, and each of them, with the same fits."""
     rows = grid(plan, {"scope": ("off", "cosine", "idf", "retriever")})
-    return [replace(row, varied={**_fits_without_scope_test(), **row.varied}) for row in rows]
+    return [replace(row, varied={**_same_fits(plan), **row.varied}) for row in rows]
 
 
 def routing(plan: Plan) -> list[Point]:
@@ -25,14 +25,19 @@ def routing(plan: Plan) -> list[Point]:
         "literal, with the scope test": literal,
         "literal, no scope test": {**literal, "scope": "off"},
     }
-    fits = _fits_without_scope_test()
+    fits = _same_fits(plan)
     return [Point(name, {**fits, **row}, plan.edits, plan.batch) for name, row in rows.items()]
 
 
-def _fits_without_scope_test() -> dict[str, object]:
-    """Values of a new lane without a scope test that differ from those of one that has any."""
+def _same_fits(plan: Plan) -> dict[str, object]:
+    """Values that new lanes with and without a scope test do not share: those without one.
+
+    A preset's lanes share all values, and the plan's own values go before these.
+    """
+    if plan.preset:
+        return {}
     own = LemoeConfig.model_validate({**new_lane({"scope": "off"}), "scope": "off"}).model_dump()
-    return {key: own[key] for key in new_lane({})}
+    return {key: own[key] for key in new_lane({}) if key not in plan.values}
 
 
 def order(plan: Plan) -> list[Point]:
