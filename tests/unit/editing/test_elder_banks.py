@@ -249,8 +249,12 @@ def test_only_edits_of_the_bank_that_learns_are_replayed(
     assert [texts.edit for texts in drawn] == ["edits/3-0"]
 
 
-def test_a_compaction_trains_new_banks(llama: CausalLM, resources: TextResources) -> None:
-    lane = Lane(llama, BANKS, resources)
+@pytest.mark.parametrize("replay_rows", [48, 1])
+def test_a_compaction_trains_new_banks(
+    llama: CausalLM, resources: TextResources, replay_rows: int
+) -> None:
+    """Also where no step sees a whole bank."""
+    lane = Lane(llama, BANKS.model_copy(update={"replay_rows": replay_rows}), resources)
     for fact in FACTS:
         lane.edit(fact)
     lane.revert("edits/3-0")

@@ -264,6 +264,15 @@ def test_a_task_of_big_bench_is_read_as_it_is(tmp_path: Path) -> None:
     prefixes = {"example_input_prefix": "", "example_output_prefix": " Answer: "}
     (question,) = load_general(_task(tmp_path, {"examples": [one], **prefixes}))
     assert question.question == "What barks? Answer:"
+    (question,) = load_general(_task(tmp_path, {"examples": [one], "task_prefix": "On pets."}))
+    assert question.question == "On pets.\nQ: What barks?\nA:"
+
+
+def test_a_task_is_named_by_its_folder_from_inside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(_task(tmp_path, {}).parent)
+    assert name_of(Path("task.json")) == "pets"
 
 
 @pytest.mark.parametrize(
@@ -275,6 +284,8 @@ def test_a_task_of_big_bench_is_read_as_it_is(tmp_path: Path) -> None:
         ({"examples": [{"input": "x", "target": "y"}]}, "field target_scores"),
         ({"examples": [{"input": "x", "target_scores": {"a": "b"}}]}, "field a: must be a number"),
         ({"examples": [{"target_scores": {"a": 0, "b": 1}}]}, "field input"),
+        ({"examples": [{"input": "x", "target_scores": {"a": 0, " a": 1}}]}, "name of its own"),
+        ({"examples": [{"input": "x", "target_scores": {" ": 0, "b": 1}}]}, "name of its own"),
     ],
 )
 def test_a_task_that_cannot_be_used_says_why(tmp_path: Path, task: Any, message: str) -> None:

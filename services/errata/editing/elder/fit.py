@@ -265,7 +265,7 @@ def _train_bank(
     """Trains on a whole bank; early stop needs steps that see all of it."""
     if (num_edits := len(data.texts)) > config.replay_rows:
         num_steps = config.steps * math.ceil(num_edits / config.replay_rows)
-        data = replace(data, num_new=0)
+        data = replace(data, num_new=0, num_own=())
         config = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
     train(model, experts, data, config, seed)
     _check_finite(experts)

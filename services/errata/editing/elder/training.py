@@ -53,6 +53,17 @@ class TrainingSet:
     num_new: int
     num_own: Sequence[int]
 
+    @property
+    def counts(self) -> Tensor:
+        """Number of texts of each edit, (n,) int64."""
+        return torch.tensor([len(texts) for texts in self.texts])
+
+    @property
+    def firsts(self) -> Tensor:
+        """Number of each edit's bare prompt among all texts, (n,) int64."""
+        counts = self.counts
+        return counts.cumsum(0) - counts
+
 
 def train(
     model: CausalLM, experts: Experts, data: TrainingSet, config: ElderConfig, seed: int
@@ -122,8 +133,7 @@ class _OwnQueries:
 
     def __init__(self, model: CausalLM, experts: Experts, data: TrainingSet) -> None:
         """Computes them, by passes that end at the first adapted layer."""
-        counts = torch.tensor([len(texts) for texts in data.texts], device=model.device)
-        self._counts, self._firsts = counts, counts.cumsum(0) - counts
+        self._counts, self._firsts = data.counts.to(model.device), data.firsts.to(model.device)
         texts = [text for texts in data.texts for text in texts]
         self._queries = own_queries(model, experts, texts)
 
@@ -152,8 +162,7 @@ class _StepSampler:
         self._rng = torch.Generator().manual_seed(seed % 2**63)
         self._num_new = data.num_new
         self._num_replayed = config.num_replayed(data.num_new)
-        self._counts = torch.tensor([len(texts) for texts in data.texts])
-        self._firsts = self._counts.cumsum(0) - self._counts
+        self._counts, self._firsts = data.counts, data.firsts
         self._share = config.prompt_share
         num, most = len(self._counts), int(self._counts.max())
         self._turn = torch.rand(num, generator=self._rng, dtype=torch.float64)
@@ -179,22 +188,20 @@ class _StepSampler:
 
 
 class _Progress:
-    """The latest losses of each edit's bare prompt, of any other text of it, and of each text."""
+    """The latest NLL of each text, and the latest losses of each edit's prompt and other texts."""
 
     def __init__(self, data: TrainingSet) -> None:
         """New edits have not been read yet; replayed ones count once they have been."""
-        self._num_new = data.num_new
-        self._latest = torch.zeros(len(data.texts), 2, 2)
-        self._latest[: data.num_new] = torch.inf
-        for number, texts in enumerate(data.texts):
-            if len(texts) == 1:
-                self._latest[number, 1] = 0.0
-        counts = torch.tensor([len(texts) for texts in data.texts])
-        self._firsts = counts.cumsum(0) - counts
-        self._nlls = torch.full((int(counts.sum()),), torch.inf)
-        firsts = self._firsts[: data.num_new].tolist()
-        ranges = [range(f, f + num) for f, num in zip(firsts, data.num_own, strict=True)]
-        self._own = torch.tensor([text for own in ranges for text in own], dtype=torch.int64)
+        counts, self._firsts, num_new = data.counts, data.firsts, data.num_new
+        self._num_new = num_new
+        self._latest = torch.zeros(len(counts), 2, 2)
+        self._latest[:num_new] = torch.inf
+        self._latest[counts == 1, 1] = 0.0
+        ranges = zip(self._firsts[:num_new].tolist(), data.num_own, strict=True)
+        own = [first + i for first, num in ranges for i in range(num)]
+        self._nlls = torch.zeros(int(counts.sum()))
+        self._nlls[own] = torch.inf
+        self._needed = torch.tensor([*own, *self._firsts[num_new:].tolist()])
 
     def record(self, edits: Tensor, texts: Tensor, nll: Tensor, divergence: Tensor) -> None:
         """Records the losses of a text of each edit, (m,) each."""
@@ -208,8 +215,7 @@ class _Progress:
         Enough of the new edits, and of these with the replayed ones: other texts are learned, and
         what follows is nearly as it was.
         """
-        needed = torch.cat([self._nlls[self._own], self._latest[:, 0, 0]])
-        if not bool((needed < config.stop_loss).all()):
+        if not bool((self._nlls[self._needed] < config.stop_loss).all()):
             return False
         for latest in (self._latest[: self._num_new], self._latest):
             learned, kept = latest[:, 1, 0] < config.stop_loss, latest[..., 1] < _CLOSE
