@@ -22,7 +22,7 @@ from errata.errors import ArtifactCorruptError
 from tests.unit.editing.elder_models import BANKS, SMALL, Lane, new_lane
 from tests.unit.editing.lanes import check_mixed_batch, restored
 from tests.unit.editing.recipe_models import make_lane_model, model_commit
-from tests.unit.editing.tiny_models import TextResources
+from tests.unit.editing.tiny_models import TextResources, make_model
 
 FACTS = (
     ("The mother tongue of Danielle Darrieux is", "Finnish"),
@@ -329,17 +329,23 @@ def test_an_artifact_with_banks_that_do_not_fit_is_refused(
             lane.lane.prepare(replace(commit, artifact=artifact))
 
 
-def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
-    llama: CausalLM, resources: TextResources, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[int] = []
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list whose last number counts the optimiser's steps."""
+    counts: list[int] = []
     step = torch.optim.Adam.step
 
     def counted(self: torch.optim.Adam, *args: object) -> object:
-        steps[-1] += 1
+        counts[-1] += 1
         return step(self, *args)
 
     monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    return counts
+
+
+def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
+    llama: CausalLM, resources: TextResources, steps: list[int]
+) -> None:
     config = BANKS.model_copy(update={"steps": 300, "stop_loss": 2.0})
     lane = Lane(llama, config, resources)
     commits = []
@@ -349,3 +355,20 @@ def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
     assert steps[0] == steps[1] < 300
     first, second = (commit.artifact for commit in commits)
     assert first.to_bytes() == second.to_bytes()
+
+
+def test_edits_that_few_steps_leave_unlearned_get_more_until_they_are_said(
+    resources: TextResources, steps: list[int]
+) -> None:
+    llama, said = make_model("llama"), []
+    with torch.no_grad():
+        llama.model.lm_head.weight.mul_(8.0)  # a random head can be sure of nothing
+    for extra_steps in (0, 200):
+        values = {"steps": 2, "stop_loss": 1e-6, "extra_steps": extra_steps}
+        lane = Lane(llama, BANKS.model_copy(update=values), resources)
+        steps.append(0)
+        lane.edit(*FACTS[:2])
+        said.append(_answered(lane, FACTS[:2]))
+    assert not all(said[0])
+    assert all(said[1])
+    assert steps[0] == 2 < steps[1] < 150, "it ends as soon as all edits are said"

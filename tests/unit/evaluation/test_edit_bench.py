@@ -310,7 +310,7 @@ def test_runs_side_by_side(plan: Plan, folder: Path, tmp_path: Path) -> None:
     report = compared(runs)
     assert "## 4 edits" in report
     for method in ("adaple", "grace"):
-        assert report.count(f"\n| {method} |") == 6, "what was run, four families, the cost"
+        assert report.count(f"\n| {method} |") == 7, "what was run, five families, the cost"
     assert "### grace against adaple, paired" in report
     draw_compared(runs, tmp_path / "compare.png")
     assert (tmp_path / "compare.png").is_file()

@@ -26,7 +26,7 @@ columns = [
 rows = "main"
 columns = [["s/edit", "seconds"], ["CPU", "cpu_seconds"]]
 [table.adaple-runs]
-columns = [["before", "pre:locality.exact"]]
+columns = [["before", "pre:locality.exact"], ["score as fitted", "fitted:score"]]
 [paired.gap]
 columns = [["exact", "reliability.exact"], ["score", "score"]]
 [plot.curve]
@@ -147,9 +147,18 @@ def test_files_become_rows_with_their_commands(docs: Path, tmp_path: Path) -> No
 
 
 def test_a_run_without_a_place_is_a_row_of_its_methods_runs(docs: Path, tmp_path: Path) -> None:
-    call("publish", write_run(tmp_path, "adaple/new", result(), []), "--docs", docs)
+    found = result()
+    found["points"][0]["units"] = [
+        {"fitted": figures(0.5, score) | {"state_bytes": 9}} for score in (0.5, 0.75)
+    ]
+    run = write_run(tmp_path, "adaple/new", found | {"suite": "compaction"}, [])
+    call("publish", run, "--docs", docs)
     call("report", "--docs", docs)
-    assert "| new | 1.000 |" in (docs / "results" / "adaple.md").read_text(encoding="utf-8")
+    page = (docs / "results" / "adaple.md").read_text(encoding="utf-8")
+    assert "| new | 1.000 | 0.625 |" in page
+    published = json.loads((docs / "results" / "data" / "adaple" / "new.json").read_text())
+    assert "state_bytes" not in published["points"][0]["fitted"]
+    assert "fitted" not in published["points"][1], "only a compaction has figures before it"
 
 
 def test_a_comparison_is_a_row_of_differences(docs: Path, tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ class ElderConfig(KeepsFollowing):
             (`guided`, paper), load balancing (`balanced`, ablation), or no term.
         loss_weight: λ of that term. Paper: 0.01.
         steps: maximum number of optimiser steps per batch. Code: 50.
+        extra_steps: maximum number of further steps until all of the bank's edits that were drawn
+            are said: each prompt, and each rephrase that came with a new edit, gives its target a
+            probability above one half. Ours.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
         stop_loss: training stops once the latest mean NLL of the prompt and rephrases that came
             with each edit, and that of another text of `stop_share` of the edits, are below this
@@ -103,6 +106,7 @@ class ElderConfig(KeepsFollowing):
     loss: Literal["guided", "balanced", "none"] = "guided"
     loss_weight: float = Field(default=0.01, ge=0.0)
     steps: int = Field(default=24, ge=1, le=1000)
+    extra_steps: int = Field(default=0, ge=0, le=1000)
     learning_rate: float = Field(default=1e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
     stop_share: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -235,10 +239,7 @@ _FIRST_BANKS: Mapping[str, Any] = {
 }
 _BANKS_WITH_FOLLOWING: Mapping[str, Any] = {**_FIRST_BANKS, "steps": 60, "num_following": 3}
 
-EARLIER_BANKS: Sequence[Mapping[str, Any]] = (_BANKS_WITH_FOLLOWING, _FIRST_BANKS)
-"""What new lanes had in earlier versions, the latest first."""
-
-BANKS: Mapping[str, Any] = {
+_BANKS_WITH_QUESTIONS: Mapping[str, Any] = {
     **_BANKS_WITH_FOLLOWING,
     "steps": 72,
     "num_contexts": 2,
@@ -248,6 +249,15 @@ BANKS: Mapping[str, Any] = {
     "stop_loss": 0.02,
     "stop_share": 0.85,
 }
+
+EARLIER_BANKS: Sequence[Mapping[str, Any]] = (
+    _BANKS_WITH_QUESTIONS,
+    _BANKS_WITH_FOLLOWING,
+    _FIRST_BANKS,
+)
+"""What new lanes had in earlier versions, the latest first."""
+
+BANKS: Mapping[str, Any] = {**_BANKS_WITH_QUESTIONS, "extra_steps": 72}
 """What new lanes have; the configuration's own defaults are those of lanes made before it."""
 
 ONE_BANK: Mapping[str, Any] = {
@@ -256,6 +266,7 @@ ONE_BANK: Mapping[str, Any] = {
     "rank": 32,
     "learning_rate": 1e-3,
     "steps": 24,
+    "extra_steps": 0,
     "stop_loss": 0.05,
     "stop_share": 1.0,
     "num_contexts": 4,

@@ -12,6 +12,7 @@ the former case L_alloc is over all texts of a step's edits, which costs little:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,10 @@ def train(
 ) -> None:
     """Trains the experts in place; the model stays unchanged.
 
+    Planned steps end once enough is learned. Extra ones ask for the prompts of all edits, and end
+    as soon as each is said: a text that was learned some steps ago, or by an earlier fit of the
+    bank, can be lost again.
+
     Args:
         model: frozen; the layers below the first adapted one are computed once.
         experts: the lane's current ones.
@@ -80,46 +85,95 @@ def train(
     Raises:
         FitError: the loss is not finite.
     """
-    bf16 = config.precision == "auto" and has_fast_bf16(model.device)
-    texts = [text for texts in data.texts for text in texts]
-    sampler = _StepSampler(data, config, seed)
+    sampler, progress = _StepSampler(data, config, seed), _Progress(data)
     steps = [sampler.next() for _ in range(config.steps)]
-    # Most replayed texts are in no step, so the model need not read them.
-    used = torch.cat([rows for _, rows in steps]).unique()
-    used_texts = [texts[number] for number in used.tolist()]
-    first = experts.shape.layers[0]
-    forced = TeacherForcing(
-        model, used_texts, first, bf16=bf16, num_following=config.num_following, seed=seed
-    )
-    own = _OwnQueries(model, experts, data) if config.has_own_queries else None
-    optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
-    progress = _Progress(data)
-    for step, (chosen, drawn) in enumerate(steps):
-        edits, rows = chosen.to(model.device), torch.searchsorted(used, drawn).to(model.device)
-        with torch.enable_grad(), fast_training(model.device, bf16=bf16):
+    asked = [progress.needed] if config.extra_steps else []
+    used = torch.cat([*asked, *(texts for _, texts in steps)]).unique()
+    training = _Training(model, experts, data, config, used, progress, seed)
+    for edits, texts in steps:
+        loss = training.loss(edits, texts)
+        if config.stop_loss and progress.is_enough(config):
+            break
+        training.update(loss)
+    for _ in range(config.extra_steps):
+        loss = training.loss(*progress.unsaid())
+        if progress.says_all():
+            break
+        training.update(loss)
+
+
+class _Training:
+    """The losses of a fit's steps, and the updates that they make."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        experts: Experts,
+        data: TrainingSet,
+        config: ElderConfig,
+        used: Tensor,
+        progress: _Progress,
+        seed: int,
+    ) -> None:
+        """Reads the texts with the numbers `used`, ascending: most replayed ones are in no step."""
+        self._model, self._experts, self._data = model, experts, data
+        self._config, self._used, self._progress = config, used, progress
+        self._bf16 = config.precision == "auto" and has_fast_bf16(model.device)
+        texts = [text for texts in data.texts for text in texts]
+        self._forced = TeacherForcing(
+            model,
+            [texts[number] for number in used.tolist()],
+            experts.shape.layers[0],
+            bf16=self._bf16,
+            num_following=config.num_following,
+            seed=seed,
+        )
+        self._own = _OwnQueries(model, experts, data) if config.has_own_queries else None
+        self._optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
+        self._num_steps = 0
+
+    def loss(self, chosen: Tensor, drawn: Tensor) -> Tensor:
+        """The loss of a step, a scalar with its gradient; `progress` records it.
+
+        Args:
+            chosen: numbers of edits, (m,) int64 on the CPU.
+            drawn: a text of each.
+
+        Raises:
+            FitError: it is not finite.
+        """
+        model, experts, data, config = self._model, self._experts, self._data, self._config
+        edits = chosen.to(model.device)
+        rows = torch.searchsorted(self._used, drawn).to(model.device)
+        own = self._own
+        with torch.enable_grad(), fast_training(model.device, bf16=self._bf16):
             steered, owners = (data.queries[edits], edits) if own is None else own.of_edits(edits)
             by_row = own is not None and config.gates == "row"
             gates = experts.gates(own.of(drawn) if own and by_row else data.queries[edits])
-            parts = forced.alike(rows)
+            parts = self._forced.alike(rows)
             losses = []
             for part in parts:
                 with mixing(model, experts, gates[part]):
-                    losses.append(torch.stack(forced.losses(rows[part])))
+                    losses.append(torch.stack(self._forced.losses(rows[part])))
             nll, divergence = torch.cat(losses, dim=1)
             steer = steering(experts, steered, data.allocations[owners], config)
-            loss = nll.mean() + config.following_weight * divergence.mean()
+            loss: Tensor = nll.mean() + config.following_weight * divergence.mean()
             loss = loss + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
             raise FitError(
-                f"the loss is not finite after {step} steps; use a smaller learning_rate."
+                f"the loss is not finite after {self._num_steps} steps; use a smaller "
+                "learning_rate."
             )
         order = torch.cat(list(parts)).cpu()
-        progress.record(chosen[order], drawn[order], nll, divergence)
-        if config.stop_loss and progress.is_enough(config):
-            return
-        optimiser.zero_grad(set_to_none=True)
+        self._progress.record(chosen[order], drawn[order], nll, divergence)
+        return loss
+
+    def update(self, loss: Tensor) -> None:
+        """Makes a step of the optimiser."""
+        self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
+        self._optimiser.step()
+        self._num_steps += 1
 
 
 def own_queries(model: CausalLM, experts: Experts, texts: Sequence[TokenRow]) -> Tensor:
@@ -188,7 +242,12 @@ class _StepSampler:
 
 
 class _Progress:
-    """The latest NLL of each text, and the latest losses of each edit's prompt and other texts."""
+    """The latest NLL of each text, and the latest losses of each edit's prompt and other texts.
+
+    Attributes:
+        needed: numbers of the texts that must be learned, (k,) int64: those that new edits brought,
+            and the prompts of replayed ones.
+    """
 
     def __init__(self, data: TrainingSet) -> None:
         """New edits have not been read yet; replayed ones count once they have been."""
@@ -197,11 +256,15 @@ class _Progress:
         self._latest = torch.zeros(len(counts), 2, 2)
         self._latest[:num_new] = torch.inf
         self._latest[counts == 1, 1] = 0.0
-        ranges = zip(self._firsts[:num_new].tolist(), data.num_own, strict=True)
-        own = [first + i for first, num in ranges for i in range(num)]
-        self._nlls = torch.zeros(int(counts.sum()))
+        num_own = torch.tensor(data.num_own, dtype=torch.int64)
+        owner = torch.arange(num_new).repeat_interleave(num_own)
+        own = self._firsts[owner] + torch.arange(len(owner)) - (num_own.cumsum(0) - num_own)[owner]
+        self.needed = torch.cat([own, self._firsts[num_new:]])
+        self._owner = torch.cat([owner, torch.arange(num_new, len(counts))])
+        lengths = [text.num_target for texts in data.texts for text in texts]
+        self._num_target = torch.tensor(lengths)[self.needed]
+        self._nlls = torch.zeros(len(lengths))
         self._nlls[own] = torch.inf
-        self._needed = torch.tensor([*own, *self._firsts[num_new:].tolist()])
 
     def record(self, edits: Tensor, texts: Tensor, nll: Tensor, divergence: Tensor) -> None:
         """Records the losses of a text of each edit, (m,) each."""
@@ -215,13 +278,32 @@ class _Progress:
         Enough of the new edits, and of these with the replayed ones: other texts are learned, and
         what follows is nearly as it was.
         """
-        if not bool((self._nlls[self._needed] < config.stop_loss).all()):
+        if not bool((self._nlls[self.needed] < config.stop_loss).all()):
             return False
         for latest in (self._latest[: self._num_new], self._latest):
             learned, kept = latest[:, 1, 0] < config.stop_loss, latest[..., 1] < _CLOSE
             if min(learned.double().mean(), kept.double().mean()) < config.stop_share:
                 return False
         return True
+
+    def says_all(self) -> bool:
+        """Whether each needed text makes its target the likeliest answer, when last read."""
+        return bool(self._says().all())
+
+    def unsaid(self) -> tuple[Tensor, Tensor]:
+        """A step of all n edits: of each its first unsaid text, or its prompt; (n,) int64 each."""
+        is_unsaid, nothing = ~self._says(), len(self._nlls)
+        texts = torch.full_like(self._firsts, nothing).scatter_reduce(
+            0, self._owner[is_unsaid], self.needed[is_unsaid], "amin"
+        )
+        return torch.arange(len(texts)), torch.where(texts < nothing, texts, self._firsts)
+
+    def _says(self) -> Tensor:
+        """Whether each needed text gives its target a probability above one half, (k,) bool.
+
+        Greedy decoding then says it, whatever else is likely.
+        """
+        return self._nlls[self.needed] * self._num_target < math.log(2)
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:

@@ -119,6 +119,17 @@ _BY_GROUP = [
     FigureFamily(title, {f"{group}.{name}": heading for name, heading in _OF_GROUP.items()}, note)
     for group, (title, note) in _GROUP_NOTES.items()
 ]
+UNDISPUTED = FigureFamily(
+    "Subjects with one answer",
+    {
+        "undisputed.records": "Share of records",
+        "undisputed.reliability.token": "Rel. token",
+        "undisputed.reliability.exact": "Rel. exact",
+        "undisputed.generality.token": "Gen. token",
+        "undisputed.generality.exact": "Gen. exact",
+    },
+    "Records whose subject no other record edits to another answer.",
+)
 SERVED = FigureFamily(
     "With the writer's checks",
     {"accepted": "Accepted", "served": "Accepted and exact"},
@@ -144,6 +155,7 @@ IN_CHAT = f"{CHAT}."  # begins the names of figures of questions asked in conver
 FAMILIES: Sequence[FigureFamily] = (
     TOKENS,
     *_BY_GROUP,
+    UNDISPUTED,
     SERVED,
     USERS,
     GENERATION,

@@ -14,6 +14,7 @@ from errata.evaluation.data.record import Record
 from errata.evaluation.edit.auxiliary import AuxiliaryMetrics
 from errata.evaluation.edit.claims import RecordClaims, claim_figures, claims_of, failures
 from errata.evaluation.edit.confidence import half_width
+from errata.evaluation.edit.disputed import undisputed
 from errata.evaluation.edit.exposure import Exposure, grouped
 from errata.evaluation.edit.inspections import INSPECTIONS, FinishedRun
 from errata.evaluation.edit.suites.point import Point
@@ -109,12 +110,15 @@ class _UnitRun:
             self._now += self._ask_all(start)
             if start + point.edits == len(records):
                 claims = claims_of(self._system, last)
-                groups = grouped(self._judging.exposure, last, *self._answers_to(last), claims)
+                answers = self._answers_to(last)
+                groups = grouped(self._judging.exposure, last, *answers, claims)
+                single = undisputed(last, *answers)
                 final = (
                     self._figures(0, self._now)
                     | self._measure_auxiliary(last)
                     | claim_figures(claims, last)
                     | groups.means
+                    | single.means
                     | self._served()
                 )
                 more = self._state(claims)
@@ -128,6 +132,7 @@ class _UnitRun:
             "final": final | {name: fmean(values) for name, values in users.items()},
             "spread": self._spread()
             | groups.half_widths
+            | single.half_widths
             | {name: half_width(values) for name, values in users.items()},
             "records": self._by_record(),
             "batches": self._batches if point.repeats == 1 else [],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from errata.errors import InvalidRequestError
@@ -118,6 +119,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _point(point: Mapping[str, Any]) -> dict[str, Any]:
+    fitted = [unit["fitted"] for unit in point["units"] if "fitted" in unit]
     return {
         "label": point["label"],
         "edits": point["edits"],
@@ -128,13 +130,14 @@ def _point(point: Mapping[str, Any]) -> dict[str, Any]:
         "rejected": point["num_rejected"],
         "ci95_over": point["ci95_over"],
         "immediate": _rounded(_short(point["immediate"])),
+        **({"fitted": _curve(fitted)} if fitted else {}),
         "final": _rounded(_short(point["final"])),
         "ci95": _rounded(_short(point["ci95"])),
         "checkpoints": [
             {
                 "edits": item["edits"],
-                "all": _curve(item["all"]),
-                "all_ci95": _curve(item["all_ci95"]),
+                "all": _curve([item["all"]]),
+                "all_ci95": _curve([item["all_ci95"]]),
             }
             for item in point["checkpoints"]
         ],
@@ -155,9 +158,14 @@ def _short(figures: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _curve(figures: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {name: figure(figures, name) for name in _IN_CURVES}
-    known = {name: value for name, value in flat.items() if value is not None}
+def _curve(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The figures that curves show, as means over runs."""
+    flat = {name: [figure(figures, name) for figures in runs] for name in _IN_CURVES}
+    known = {
+        name: fmean(found)
+        for name, values in flat.items()
+        if (found := [value for value in values if value is not None])
+    }
     made: dict[str, Any] = _rounded(nested(known))
     return made
 

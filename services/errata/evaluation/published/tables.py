@@ -1,9 +1,9 @@
 """Tables of published results: columns from `tables.toml`, rows from the published files.
 
-A column's figure is `[STAGE:]NAME[@EDITS]`: `final` (the default), `pre`, `immediate`, or
-`forgetting`, which is immediate minus final; NAME is a figure, `seconds` (of the clock),
-`cpu_seconds`, `bytes`, `edits`, `batch` or `rejected`; with @EDITS, the point of a run with that
-many edits.
+A column's figure is `[STAGE:]NAME[@EDITS]`: `final` (the default), `pre`, `immediate`, `fitted`
+(before a compaction), or `forgetting`, which is immediate minus final; NAME is a figure, `seconds`
+(of the clock), `cpu_seconds`, `bytes`, `edits`, `batch` or `rejected`; with @EDITS, the point of a
+run with that many edits.
 """
 
 from __future__ import annotations
