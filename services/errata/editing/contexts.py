@@ -14,6 +14,7 @@ from errata.editing.retriever.questions import questions_about
 from errata.errors import InvalidEditError
 
 _FEWEST_WORDS, _MOST_WORDS = 3, 8
+_MOST_ANSWER_WORDS = 12  # a short question about a subject is not answered with a long sentence
 
 
 def openings(paragraphs: Sequence[str]) -> tuple[str, ...]:
@@ -54,7 +55,7 @@ def training_texts(
         num_rephrases: number of rephrases from `frames`.
         num_questions: maximum number of questions about the subject, all of one relation, drawn at
             random: where a scope test decides what an edit claims, the model has to answer this
-            form of text too.
+            form of text too. None for a target of more than twelve words.
         wordings: further rephrases that the edit did not bring.
 
     Raises:
@@ -77,7 +78,8 @@ def training_texts(
     if model.has_chat_template:
         others = [other_form(prompt) for prompt in (*asked, *wordings)]
         more += [form for form in others if not isinstance(form, str) or form in texts]
-    more += _questions(model, edit.subject, num_questions, rng)
+    if len(edit.target.split()) <= _MOST_ANSWER_WORDS:
+        more += _questions(model, edit.subject, num_questions, rng)
     for prompt in more:
         try:
             rows.append(tokenise(model, prompt, edit.target, stated=edit.separator_of(prompt)))

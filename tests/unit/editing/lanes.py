@@ -44,6 +44,16 @@ def check_mixed_batch(
         assert (mixed[number] == unedited[number]) is not bool(plan.edits)
 
 
+def are_answered(llm: CausalLM, view: RoutingView, facts: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether the edited model gives each target, token by token, in one mixed batch."""
+    rows = [tokenise(llm, *fact) for fact in facts]
+    targets = [row.ids[-row.num_target :] for row in rows]
+    prompts = [row.ids[: -row.num_target] for row in rows]
+    plans = view.plans(view.claims([prompt for prompt, _ in facts]))
+    _, answers = offline.score(llm, prompts, targets, plans)
+    return [tuple(a) == tuple(b) for a, b in zip(answers, targets, strict=True)]
+
+
 class Bench(Generic[L]):
     """A lane that fits and commits, as in the writer.
 

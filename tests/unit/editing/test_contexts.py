@@ -65,6 +65,13 @@ def test_questions_about_the_subject_come_last(llama: CausalLM) -> None:
     assert again == texts, "depends on the edit alone"
 
 
+def test_a_long_sentence_is_no_answer_to_questions(llama: CausalLM) -> None:
+    for num_words in (12, 13):
+        edit = replace(EDIT, target=" ".join(["a"] * num_words))
+        texts = _texts(llama, edit, num_questions=4)
+        assert (len(texts) > 2) is (num_words == 12)
+
+
 def test_a_wording_that_the_edit_did_not_bring_and_that_does_not_fit_is_left_out(
     llama: CausalLM,
 ) -> None:

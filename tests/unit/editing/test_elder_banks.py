@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from errata.editing.model.prompts import tokenise
 from errata.engine import offline
 from errata.errors import ArtifactCorruptError
 from tests.unit.editing.elder_models import BANKS, SMALL, Lane, new_lane
-from tests.unit.editing.lanes import check_mixed_batch, restored
+from tests.unit.editing.lanes import are_answered, check_mixed_batch, restored
 from tests.unit.editing.recipe_models import make_lane_model, model_commit
 from tests.unit.editing.tiny_models import TextResources, make_model
 
@@ -44,15 +45,8 @@ def _scores(lane: Lane, facts: tuple[tuple[str, str], ...]) -> list[tuple[float,
     return [tuple(found) for found in offline.score(lane.llm, prompts, targets, plans)[0]]
 
 
-def _answered(lane: Lane, facts: tuple[tuple[str, str], ...]) -> list[bool]:
-    view = lane.lane.view()
-    rows = [tokenise(lane.llm, *fact) for fact in facts]
-    plans = view.plans(view.claims([prompt for prompt, _ in facts]))
-    targets = [row.ids[-row.num_target :] for row in rows]
-    _, tokens = offline.score(
-        lane.llm, [row.ids[: -row.num_target] for row in rows], targets, plans
-    )
-    return [tuple(own) == tuple(target) for own, target in zip(tokens, targets, strict=True)]
+def _answered(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
+    return are_answered(lane.llm, lane.lane.view(), facts)
 
 
 def _banks(lane: Lane) -> list[tuple[str, ...]]:
@@ -362,7 +356,7 @@ def test_edits_that_few_steps_leave_unlearned_get_more_until_they_are_said(
 ) -> None:
     llama, said = make_model("llama"), []
     with torch.no_grad():
-        llama.model.lm_head.weight.mul_(8.0)  # a random head can be sure of nothing
+        llama.model.get_output_embeddings().weight.mul_(8.0)  # a random head is sure of nothing
     for extra_steps in (0, 200):
         values = {"steps": 2, "stop_loss": 1e-6, "extra_steps": extra_steps}
         lane = Lane(llama, BANKS.model_copy(update=values), resources)

@@ -12,8 +12,6 @@ from errata.editing.elder.queries import queries_of
 from errata.editing.elder.scope import HeldOut, hamming, limit_of
 from errata.editing.lane.commits import Commit, Reversal
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.prompts import tokenise
-from errata.engine import offline
 from errata.errors import (
     ArtifactCorruptError,
     BaseModelMismatchError,
@@ -22,7 +20,7 @@ from errata.errors import (
     LaneFullError,
 )
 from tests.unit.editing.elder_models import CODES, SMALL, Lane, make_experts, new_lane
-from tests.unit.editing.lanes import check_mixed_batch, restored
+from tests.unit.editing.lanes import are_answered, check_mixed_batch, restored
 from tests.unit.editing.tiny_models import TextResources, make_model
 
 FACTS = (
@@ -35,18 +33,7 @@ OTHERS = ("Zürich liegt in der", "Therefore it rains. You know", "東京は日�
 
 
 def _answered(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the edited model answers each target, token by token."""
-    view = lane.lane.view()
-    prompts = [prompt for prompt, _ in facts]
-    rows = [tokenise(lane.llm, *fact) for fact in facts]
-    continuations = [row.ids[len(row.ids) - row.num_target :] for row in rows]
-    _, tokens = offline.score(
-        lane.llm,
-        [row.ids[: len(row.ids) - row.num_target] for row in rows],
-        continuations,
-        view.plans(view.claims(prompts)),
-    )
-    return [tuple(a) == tuple(b) for a, b in zip(tokens, continuations, strict=True)]
+    return are_answered(lane.llm, lane.lane.view(), facts)
 
 
 def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ from errata.errors import (
     InvalidRequestError,
     LaneFullError,
 )
-from tests.unit.editing.lanes import check_mixed_batch, restored
+from tests.unit.editing.lanes import are_answered, check_mixed_batch, restored
 from tests.unit.editing.lemoe_models import FACTS, LITERAL, OTHERS, SMALL, Lane, new_lane
 from tests.unit.editing.tiny_models import FAMILIES, TextResources, make_model
 
@@ -57,14 +57,7 @@ def _logits(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[tuple[float, .
 
 
 def _is_answered(lane: Lane, facts: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the edited model gives each target, token by token, in one mixed batch."""
-    view = _view(lane)
-    rows = [tokenise(lane.llm, *fact) for fact in facts]
-    targets = [row.ids[-row.num_target :] for row in rows]
-    prompts = [row.ids[: -row.num_target] for row in rows]
-    plans = view.plans(view.claims([prompt for prompt, _ in facts]))
-    _, answers = offline.score(lane.llm, prompts, targets, plans)
-    return [tuple(a) == tuple(b) for a, b in zip(answers, targets, strict=True)]
+    return are_answered(lane.llm, lane.lane.view(), facts)
 
 
 def _claimed(lane: Lane, prompts: Sequence[str]) -> list[str]:

@@ -15,6 +15,9 @@ from errata.editing.lemoe.config import LemoeConfig
 from errata.editing.lemoe.fit import FitInputs, _training_set
 from errata.editing.lemoe.training import TrainingSet, _steps
 from errata.editing.model.causal_lm import CausalLM
+from tests.unit.editing.lanes import are_answered
+from tests.unit.editing.lemoe_models import FACTS, SMALL, Lane
+from tests.unit.editing.tiny_models import TextResources, make_model
 
 NOTHING = FitInputs(torch.zeros(0), torch.zeros(0), ())
 LYON = Edit("edits/2-0", "Lyon is in", "Finland", "Lyon")
@@ -77,8 +80,31 @@ def test_a_fit_stops_once_enough_is_learned_and_all_that_edits_brought(
 
 
 def _ended_passes(data: TrainingSet, nlls: Tensor, config: LemoeConfig) -> Iterator[bool]:
-    """Whether a fit may stop after each step, which reads its rows in reverse."""
+    """Whether a fit may stop after each step."""
     for step in _steps(data, config, seed=3):
-        order = torch.arange(len(step.rows)).flip(0)
-        step.record(order, nlls[step.rows[order]])
+        step.record(nlls[step.rows])
         yield step.is_done(config)
+
+
+def test_edits_that_few_steps_leave_unlearned_get_more_until_they_are_said(
+    resources: TextResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama, steps, said = make_model("llama"), [], []
+    with torch.no_grad():
+        llama.model.get_output_embeddings().weight.mul_(8.0)  # a random head is sure of nothing
+    step = torch.optim.AdamW.step
+
+    def counted(self: torch.optim.AdamW, *args: object) -> object:
+        steps[-1] += 1
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
+    for extra_steps in (0, 3, 200):
+        values = {"steps": 2, "num_contexts": 0, "batch_rows": 1, "extra_steps": extra_steps}
+        lane = Lane(llama, SMALL.model_copy(update=values), resources)
+        steps.append(0)
+        lane.edit(*FACTS[:2])
+        said.append(all(are_answered(llama, lane.lane.view(), FACTS[:2])))
+    assert said == [False, False, True]
+    assert steps[:2] == [2, 5], "no more than configured, also within a pass"
+    assert steps[2] < 150, "it ends as soon as all edits are said"

@@ -70,7 +70,8 @@ class ElderConfig(KeepsFollowing):
             lane model saw facts of the same relation (`editing.retriever.frames`); none without a
             lane model. Ours.
         num_questions: maximum number of English questions about the subject that each edit is also
-            learned with (`editing.retriever.questions`). Ours.
+            learned with (`editing.retriever.questions`); none if its target is a long sentence.
+            Ours.
         prompt_share: share of the steps that take an edit's bare prompt, at regular intervals; the
             others take its other texts in turn.
         precision: `auto` computes a fit's matrix products in bf16 on machines that are faster in

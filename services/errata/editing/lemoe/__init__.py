@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from errata.editing.lane.contract import Capabilities
 from errata.editing.lane.method import SliceMethod, own_defaults
-from errata.editing.lemoe.config import PAPER, LemoeConfig, lane_before_questions, new_lane
+from errata.editing.lemoe.config import (
+    PAPER,
+    LemoeConfig,
+    lane_before_all_said,
+    lane_before_questions,
+    new_lane,
+)
 from errata.editing.lemoe.lane import LemoeLane
 from errata.editing.lemoe.needs import needs
 
@@ -28,7 +34,7 @@ METHOD = SliceMethod(
     planner=needs,
     presets={"paper": PAPER},
     defaults=new_lane,
-    earlier_defaults=(lane_before_questions, own_defaults),
+    earlier_defaults=(lane_before_all_said, lane_before_questions, own_defaults),
 )
 
 __all__ = ["METHOD"]

@@ -38,6 +38,8 @@ class LemoeConfig(KeepsFollowing):
         threshold: of `cosine` and `idf`; None calibrates it.
         false_claims: share of held-out texts that a calibrated scope test may claim.
         steps: maximum optimiser steps of a batch.
+        extra_steps: maximum number of further steps until all edits are said: each prompt, and each
+            rephrase that came with an edit, gives its target a probability above one half. Ours.
         batch_rows: texts per step.
         learning_rate: of AdamW. Paper: 2e-4.
         stop_loss: training stops after a pass in which the mean NLL of every text of the edits, and
@@ -50,7 +52,7 @@ class LemoeConfig(KeepsFollowing):
             a lane model. Ours.
         num_questions: maximum number of English questions about the subject that each edit is also
             trained with (`editing.retriever.questions`), unless its expert has another edit of the
-            subject. Ours.
+            subject, or its target is a long sentence. Ours.
         max_experts: maximum number of experts; further fits fail. Paper: 5.
         expert_edits: maximum number of edits per expert. Paper: 20 and 200.
         order: how pending edits are grouped for experts: by similarity (`kmeans`, paper;
@@ -72,6 +74,7 @@ class LemoeConfig(KeepsFollowing):
     threshold: float | None = Field(default=None, ge=-1.0, le=1.0)
     false_claims: float = Field(default=0.02, ge=0.0, lt=1.0)
     steps: int = Field(default=200, ge=1, le=10_000)
+    extra_steps: int = Field(default=0, ge=0, le=10_000)
     batch_rows: int = Field(default=64, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0.0)
     stop_loss: float = Field(default=0.05, ge=0.0)
@@ -161,18 +164,26 @@ QUESTIONS: Mapping[str, Any] = {
     "num_questions": 12,
     "stop_share": 0.95,
 }
-"""What new lanes have; the configuration's own defaults are those of lanes made before it.
+"""What new lanes had in an earlier version.
 
 Three passes over the texts of a full expert, for which 200 steps suffice, leave .007 of its edits
 unlearned.
 """
 
+ALL_SAID: Mapping[str, Any] = {**QUESTIONS, "extra_steps": 64}
+"""What new lanes have; the configuration's own defaults are those of lanes made before it."""
+
 
 def new_lane(values: Mapping[str, object]) -> Mapping[str, object]:
     """The defaults of a new lane to which its operator gives `values`."""
+    return FOLLOWING if values.get("scope") == "off" else ALL_SAID
+
+
+def lane_before_all_said(values: Mapping[str, object]) -> Mapping[str, object]:
+    """What `new_lane` was in the version before."""
     return FOLLOWING if values.get("scope") == "off" else QUESTIONS
 
 
 def lane_before_questions(values: Mapping[str, object]) -> Mapping[str, object]:
-    """What `new_lane` was in the version before."""
+    """What `new_lane` was in the version before that one."""
     return FOLLOWING

@@ -10,6 +10,7 @@ include the new one.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +86,9 @@ def train(
 ) -> Trained:
     """Trains a new expert; the model is not changed.
 
+    Planned steps take all texts in turn, until enough is learned. Extra ones take the texts of the
+    edits alone, until all of these are said.
+
     Args:
         model: frozen.
         shape: of the lane.
@@ -96,42 +100,108 @@ def train(
     Raises:
         FitError: the loss is not finite.
     """
-    new_tensors = new_expert(model, shape, seed)
-    is_literal = config.routing == "literal"
-    router = _Router.of(earlier, data.embeddings, seed, trains=is_literal)
-    bf16 = has_fast_bf16(model.device)
-    teacher = TeacherForcing(
-        model, data.texts, shape.layer, bf16=bf16, num_following=config.num_following, seed=seed
-    )
-    parameters = [*new_tensors.parameters(), *(router.parameters() if is_literal else ())]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate)
+    training = _Training(model, shape, data, earlier, config, seed)
     for step in itertools.islice(_steps(data, config, seed), config.steps):
-        rows = step.rows.to(model.device)
-        alike = teacher.alike(rows)
-        with torch.enable_grad(), fast_training(model.device, bf16=bf16):
-            new = as_expert(model, shape, dict(new_tensors.items()))
-            parts = []
-            for part in (rows[indices] for indices in alike):
-                if is_literal:
-                    e = data.embeddings[data.owners[part]]
-                    claimed = router.select([*earlier.experts, new], e, config)
-                else:
-                    claimed = single_expert_rows(new, len(part), config.weight, model.device)
-                with applied_experts(model, shape.layer, claimed):
-                    parts.append(torch.stack(teacher.losses(part)))
-            nll, divergence = torch.cat(parts, dim=1)
-            loss = nll.mean() + config.following_weight * divergence.mean()
-        if not bool(torch.isfinite(loss)):
-            raise FitError("the loss is not finite; use a smaller learning_rate.")
-        step.record(torch.cat(list(alike)).cpu(), nll.detach().cpu())
+        loss, nlls = training.losses(step.rows)
+        step.record(nlls)
         if step.is_done(config):
             break
-        optimiser.zero_grad(set_to_none=True)
+        training.update(loss)
+    parts = data.is_own.nonzero()[:, 0].split(config.batch_rows)
+    left = config.extra_steps
+    while left > 0 and not all(training.says(part) for part in parts):
+        for part in parts[:left]:
+            training.update(training.losses(part)[0])
+        left -= len(parts)
+    return training.trained()
+
+
+class _Training:
+    """The losses of a fit's steps, and the updates that they make."""
+
+    def __init__(
+        self,
+        model: CausalLM,
+        shape: Shape,
+        data: TrainingSet,
+        earlier: Earlier,
+        config: LemoeConfig,
+        seed: int,
+    ) -> None:
+        """Makes the new expert, and reads the texts."""
+        self._model, self._shape, self._data = model, shape, data
+        self._earlier, self._config = earlier, config
+        self._tensors = new_expert(model, shape, seed)
+        self._is_literal = config.routing == "literal"
+        self._router = _Router.of(earlier, data.embeddings, seed, trains=self._is_literal)
+        self._bf16 = has_fast_bf16(model.device)
+        following = config.num_following
+        self._teacher = TeacherForcing(
+            model, data.texts, shape.layer, bf16=self._bf16, num_following=following, seed=seed
+        )
+        router = self._router.parameters() if self._is_literal else ()
+        self._optimiser = torch.optim.AdamW(
+            [*self._tensors.parameters(), *router], lr=config.learning_rate
+        )
+
+    def losses(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a step, a scalar with its gradient, and the NLL of each text.
+
+        Args:
+            rows: numbers of the step's texts, (m,) int64 on the CPU.
+
+        Returns:
+            The loss, and (m,) nats on the CPU.
+
+        Raises:
+            FitError: the loss is not finite.
+        """
+        with torch.enable_grad(), fast_training(self._model.device, bf16=self._bf16):
+            nll, divergence = self._read(rows)
+            loss = nll.mean() + self._config.following_weight * divergence.mean()
+        if not bool(torch.isfinite(loss)):
+            raise FitError("the loss is not finite; use a smaller learning_rate.")
+        return loss, nll.detach().cpu()
+
+    def says(self, rows: Tensor) -> bool:
+        """Whether each of these texts gives its target a probability above one half.
+
+        Greedy decoding then says it, whatever else is likely.
+        """
+        with torch.no_grad(), fast_training(self._model.device, bf16=self._bf16):
+            nll, _ = self._read(rows)
+        num_target = torch.tensor([self._data.texts[row].num_target for row in rows.tolist()])
+        return bool((nll.cpu() * num_target < math.log(2)).all())
+
+    def _read(self, rows: Tensor) -> Tensor:
+        """NLL and divergence of each text, (2, m)."""
+        model, shape, data = self._model, self._shape, self._data
+        chosen = rows.to(model.device)
+        new = as_expert(model, shape, dict(self._tensors.items()))
+        alike, parts = self._teacher.alike(chosen), []
+        for part in (chosen[indices] for indices in alike):
+            if self._is_literal:
+                e = data.embeddings[data.owners[part]]
+                claimed = self._router.select([*self._earlier.experts, new], e, self._config)
+            else:
+                claimed = single_expert_rows(new, len(part), self._config.weight, model.device)
+            with applied_experts(model, shape.layer, claimed):
+                parts.append(torch.stack(self._teacher.losses(part)))
+        order = torch.cat(list(alike))
+        return torch.cat(parts, dim=1)[:, order.argsort()]
+
+    def update(self, loss: Tensor) -> None:
+        """Makes a step of the optimiser."""
+        self._optimiser.zero_grad(set_to_none=True)
         if loss.requires_grad:  # false if all rows went through frozen experts
             loss.backward()
-            optimiser.step()
-    tensors = {name: parameter.detach() for name, parameter in new_tensors.items()}
-    return Trained(tensors, router.newest_anchor.detach(), router.projection_now())
+            self._optimiser.step()
+
+    def trained(self) -> Trained:
+        """What was learned."""
+        tensors = {name: parameter.detach() for name, parameter in self._tensors.items()}
+        router = self._router
+        return Trained(tensors, router.newest_anchor.detach(), router.projection_now())
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -150,9 +220,9 @@ class _Step:
     is_own: Tensor
     is_last: bool
 
-    def record(self, order: Tensor, nlls: Tensor) -> None:
-        """Records NLLs of the step's texts, whose indices in `rows` are `order`."""
-        self.nlls[self.rows[order]] = nlls
+    def record(self, nlls: Tensor) -> None:
+        """Records the NLL of each of `rows`."""
+        self.nlls[self.rows] = nlls
 
     def is_done(self, config: LemoeConfig) -> bool:
         """Whether the pass leaves too little to learn for another one."""
