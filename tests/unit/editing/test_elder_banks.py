@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from errata.errors import ArtifactCorruptError
 from tests.unit.editing.elder_models import BANKS, SMALL, Lane, new_lane
 from tests.unit.editing.lanes import are_answered, check_mixed_batch, restored
 from tests.unit.editing.recipe_models import make_lane_model, model_commit
-from tests.unit.editing.tiny_models import TextResources, make_model
+from tests.unit.editing.tiny_models import TextResources
 
 FACTS = (
     ("The mother tongue of Danielle Darrieux is", "Finnish"),
@@ -323,20 +322,6 @@ def test_an_artifact_with_banks_that_do_not_fit_is_refused(
             lane.lane.prepare(replace(commit, artifact=artifact))
 
 
-@pytest.fixture
-def steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A list whose last number counts the optimiser's steps."""
-    counts: list[int] = []
-    step = torch.optim.Adam.step
-
-    def counted(self: torch.optim.Adam, *args: object) -> object:
-        counts[-1] += 1
-        return step(self, *args)
-
-    monkeypatch.setattr(torch.optim.Adam, "step", counted)
-    return counts
-
-
 def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
     llama: CausalLM, resources: TextResources, steps: list[int]
 ) -> None:
@@ -351,18 +336,19 @@ def test_a_fit_is_the_same_each_time_and_stops_when_all_is_learned(
     assert first.to_bytes() == second.to_bytes()
 
 
-def test_edits_that_few_steps_leave_unlearned_get_more_until_they_are_said(
-    resources: TextResources, steps: list[int]
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_fit_goes_on_until_all_edits_of_its_bank_are_said(
+    sure_llama: CausalLM, resources: TextResources, steps: list[int], at_once: bool
 ) -> None:
-    llama, said = make_model("llama"), []
-    with torch.no_grad():
-        llama.model.get_output_embeddings().weight.mul_(8.0)  # a random head is sure of nothing
-    for extra_steps in (0, 200):
-        values = {"steps": 2, "stop_loss": 1e-6, "extra_steps": extra_steps}
-        lane = Lane(llama, BANKS.model_copy(update=values), resources)
+    batches = [FACTS[:2]] if at_once else [FACTS[:1], FACTS[1:2]]
+    said = []
+    for extra_steps in (0, 400):
+        values = {"steps": 1, "stop_loss": 0.0, "extra_steps": extra_steps}
+        lane = Lane(sure_llama, BANKS.model_copy(update=values), resources)
         steps.append(0)
-        lane.edit(*FACTS[:2])
+        for batch in batches:
+            lane.edit(*batch)
         said.append(_answered(lane, FACTS[:2]))
-    assert not all(said[0])
+    assert not any(said[0])
     assert all(said[1])
-    assert steps[0] == 2 < steps[1] < 150, "it ends as soon as all edits are said"
+    assert steps[0] == len(batches) < steps[1] < 400, "it ends as soon as all edits are said"

@@ -140,23 +140,10 @@ def test_every_rephrase_that_came_with_an_edit_has_to_be_learned() -> None:
     assert not progress.is_enough(config)
 
 
-def test_extra_steps_take_the_texts_that_do_not_say_their_targets() -> None:
-    """Two new edits, which brought two of four texts each, and two replayed ones."""
-    texts = [[TokenRow((1, 1, 1), num_target=3)] * 4] * 4
+def test_new_edits_own_texts_and_earlier_prompts_must_be_learned() -> None:
+    texts = [[TokenRow((1,), num_target=1)] * 4] * 4
     nothing = torch.zeros(4, 1), torch.zeros(4, 1, 1)
-    progress = _Progress(TrainingSet(texts, *nothing, 2, [2, 2]))
-    assert progress.needed.tolist() == [0, 1, 4, 5, 8, 12]
-    for edit, text, nll in ((0, 0, 0.2), (0, 1, 0.2), (1, 0, 0.2), (1, 1, 0.25)):
-        assert not progress.says_all()
-        _read(progress, edit, text, nll)
-    # three tokens with a mean of 0.25 nats: a probability of .47, another answer may be likelier
-    assert not progress.says_all()
-    edits, drawn = progress.unsaid()
-    assert (edits.tolist(), drawn.tolist()) == ([0, 1, 2, 3], [0, 5, 8, 12])
-    _read(progress, 1, 1, 0.2)
-    assert progress.says_all()
-    _read(progress, 1, 3, 5.0)
-    assert progress.says_all(), "texts that the lane made are not asked for"
-    _read(progress, 2, 0, 5.0)
-    assert not progress.says_all(), "an earlier edit of the bank is forgotten"
-    assert progress.unsaid()[1].tolist() == [0, 4, 8, 12]
+    edits, numbers = TrainingSet(texts, *nothing, 2, [2, 1]).needed
+    assert (edits.tolist(), numbers.tolist()) == ([0, 0, 1, 2, 3], [0, 1, 4, 8, 12])
+    edits, numbers = TrainingSet(texts, *nothing, 0, ()).needed
+    assert (edits.tolist(), numbers.tolist()) == ([0, 1, 2, 3], [0, 4, 8, 12])

@@ -17,7 +17,7 @@ from errata.editing.lemoe.training import TrainingSet, _steps
 from errata.editing.model.causal_lm import CausalLM
 from tests.unit.editing.lanes import are_answered
 from tests.unit.editing.lemoe_models import FACTS, SMALL, Lane
-from tests.unit.editing.tiny_models import TextResources, make_model
+from tests.unit.editing.tiny_models import TextResources
 
 NOTHING = FitInputs(torch.zeros(0), torch.zeros(0), ())
 LYON = Edit("edits/2-0", "Lyon is in", "Finland", "Lyon")
@@ -86,25 +86,16 @@ def _ended_passes(data: TrainingSet, nlls: Tensor, config: LemoeConfig) -> Itera
         yield step.is_done(config)
 
 
-def test_edits_that_few_steps_leave_unlearned_get_more_until_they_are_said(
-    resources: TextResources, monkeypatch: pytest.MonkeyPatch
+def test_a_fit_goes_on_until_all_edits_of_its_expert_are_said(
+    sure_llama: CausalLM, resources: TextResources, steps: list[int]
 ) -> None:
-    llama, steps, said = make_model("llama"), [], []
-    with torch.no_grad():
-        llama.model.get_output_embeddings().weight.mul_(8.0)  # a random head is sure of nothing
-    step = torch.optim.AdamW.step
-
-    def counted(self: torch.optim.AdamW, *args: object) -> object:
-        steps[-1] += 1
-        return step(self, *args)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", counted)
-    for extra_steps in (0, 3, 200):
-        values = {"steps": 2, "num_contexts": 0, "batch_rows": 1, "extra_steps": extra_steps}
-        lane = Lane(llama, SMALL.model_copy(update=values), resources)
+    said = []
+    for extra_steps in (0, 400):
+        values = {"steps": 1, "num_contexts": 0, "batch_rows": 1, "extra_steps": extra_steps}
+        lane = Lane(sure_llama, SMALL.model_copy(update=values), resources)
         steps.append(0)
         lane.edit(*FACTS[:2])
-        said.append(all(are_answered(llama, lane.lane.view(), FACTS[:2])))
-    assert said == [False, False, True]
-    assert steps[:2] == [2, 5], "no more than configured, also within a pass"
-    assert steps[2] < 150, "it ends as soon as all edits are said"
+        said.append(are_answered(sure_llama, lane.lane.view(), FACTS[:2]))
+    assert not any(said[0])
+    assert all(said[1])
+    assert steps[0] == 1 < steps[1] < 400, "it ends as soon as all edits are said"

@@ -7,7 +7,7 @@ import pytest
 
 from errata.editing.adaple.config import AdapleConfig
 from errata.editing.elder.config import EARLIER_BANKS
-from errata.editing.lemoe.config import FOLLOWING
+from errata.editing.lemoe.config import FOLLOWING, QUESTIONS
 from errata.editing.registry import get_method
 from errata.errors import StartupError
 from errata.log.entries import LaneConfigured
@@ -117,7 +117,11 @@ def test_an_option_that_did_not_exist_makes_another_lane(
 
 
 @pytest.mark.parametrize(
-    ("method", "defaults"), [*(("elder", banks) for banks in EARLIER_BANKS), ("lemoe", FOLLOWING)]
+    ("method", "defaults"),
+    [
+        *(("elder", banks) for banks in EARLIER_BANKS),
+        *(("lemoe", values) for values in (QUESTIONS, FOLLOWING)),
+    ],
 )
 def test_a_lane_with_the_defaults_of_an_earlier_version_is_the_same_lane(
     tmp_path: Path, method: str, defaults: Mapping[str, object]
@@ -127,7 +131,7 @@ def test_a_lane_with_the_defaults_of_an_earlier_version_is_the_same_lane(
         file.write_text(f'[lanes.main]\nmethod = "{method}"\n[lanes.main.config]\n{config}')
         (setup,) = read_lanes(file, "lanes/main", "model")
         earlier = EARLIER[method] | defaults | values
-        assert "num_questions" not in earlier
+        assert "extra_steps" not in earlier
         known = replace(setup.configured, config_json=json.dumps(earlier), config_digest="old")
         assert setup.is_same_lane(known)
         other = json.dumps(earlier | {"rank": 5})
@@ -140,7 +144,9 @@ def test_a_lane_with_one_bank_never_had_the_defaults_of_banks(values: dict[str, 
 
 
 @pytest.mark.parametrize("method", ["elder", "lemoe"])
-def test_fits_of_new_lanes_learn_questions_and_keep_what_follows_an_answer(method: str) -> None:
+def test_fits_of_new_lanes_learn_questions_and_go_on_until_all_is_said(method: str) -> None:
+    assert get_method(method).values("", {})["extra_steps"] > 0
+    assert not get_method(method).values("paper", {}).get("extra_steps", 0)
     assert get_method(method).values("", {})["num_following"] == 3
     assert get_method(method).values("", {})["num_questions"] >= 10
     assert not get_method(method).values("paper", {}).get("num_following", 0)

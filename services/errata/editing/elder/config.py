@@ -53,12 +53,12 @@ class ElderConfig(KeepsFollowing):
         loss: the term that steers the routers besides the model's loss: guided allocation
             (`guided`, paper), load balancing (`balanced`, ablation), or no term.
         loss_weight: λ of that term. Paper: 0.01.
-        steps: maximum number of optimiser steps per batch. Code: 50.
-        extra_steps: maximum number of further steps until all of the bank's edits that were drawn
-            are said: each prompt, and each rephrase that came with a new edit, gives its target a
-            probability above one half. Ours.
+        steps: maximum number of planned optimiser steps per batch. Code: 50.
+        extra_steps: maximum number of further steps, until the batch's edits and the earlier edits
+            of the bank that can be replayed are said: each prompt, and each rephrase that came with
+            a new edit, gives its target a probability above one half. Ours.
         learning_rate: of Adam, which starts from scratch for each batch. Paper: 1e-4.
-        stop_loss: training stops once the latest mean NLL of the prompt and rephrases that came
+        stop_loss: planned steps end once the latest mean NLL of the prompt and rephrases that came
             with each edit, and that of another text of `stop_share` of the edits, are below this
             value, and what follows such a share of texts diverges by less than 0.1 nats
             (`num_following`); 0 disables it.
@@ -86,8 +86,8 @@ class ElderConfig(KeepsFollowing):
         replay_pool: maximum number of earlier edits that one batch draws from.
         replay_ratio: number of earlier edits per new edit in one step, so that an edit costs the
             same in batches of any size.
-        replay_rows: maximum number of earlier edits in one step, and the number of edits in one
-            step of a compaction.
+        replay_rows: maximum number of earlier edits in one planned step, of texts in an extra one,
+            and the number of edits in one step of a compaction.
     """
 
     layers: tuple[int, ...] = ()

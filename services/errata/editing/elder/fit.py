@@ -266,7 +266,7 @@ def _train_bank(
     if (num_edits := len(data.texts)) > config.replay_rows:
         num_steps = config.steps * math.ceil(num_edits / config.replay_rows)
         data = replace(data, num_new=0, num_own=())
-        config = config.model_copy(update={"steps": num_steps, "extra_steps": 0, "stop_loss": 0.0})
+        config = config.model_copy(update={"steps": num_steps, "stop_loss": 0.0})
     train(model, experts, data, config, seed)
     _check_finite(experts)
 

@@ -125,13 +125,24 @@ def num_texts(config: ElderConfig, load: EditLoad) -> int:
 
 
 def _step_rows(config: ElderConfig, load: EditLoad) -> int:
-    """Edits in one step of a fit: the new ones and those that are replayed."""
-    earlier = max(0, load.num_edits - load.batch_edits)
+    """Edits in one planned step of a fit: the new ones and those that are replayed."""
+    new, earlier = _edits_of_fit(config, load)
+    return new + min(config.num_replayed(load.batch_edits), earlier)
+
+
+def _num_needed(config: ElderConfig, load: EditLoad) -> int:
+    """Texts that a fit reads before each extra step: new edits' own, and earlier prompts."""
+    new, earlier = _edits_of_fit(config, load)
+    return new * (1 + load.num_rephrases) + earlier if config.extra_steps else 0
+
+
+def _edits_of_fit(config: ElderConfig, load: EditLoad) -> tuple[int, int]:
+    """Edits that a fit learns, and earlier ones of the bank that it can replay."""
+    new, earlier = load.batch_edits, max(0, load.num_edits - load.batch_edits)
     if config.bank_edits:
-        earlier = min(earlier, max(0, config.bank_edits - load.batch_edits))
-    replayed = min(config.num_replayed(load.batch_edits), config.replay_pool, earlier)
-    new = load.batch_edits if not config.bank_edits else min(load.batch_edits, config.bank_edits)
-    return new + (0 if config.replay == "none" else replayed)
+        earlier = min(earlier, max(0, config.bank_edits - new))
+        new = min(new, config.bank_edits)
+    return new, 0 if config.replay == "none" else min(config.replay_pool, earlier)
 
 
 def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) -> list[Need]:
@@ -140,8 +151,8 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
     The step's rows keep, besides the blocks' activations, each adapted projection's input and the
     LoRAs' two products. Inputs of the first adapted block are kept for all texts of a fit.
     """
-    rows, tokens = _step_rows(config, load), load.text_tokens + config.num_read_on
-    texts = num_texts(config, load)
+    tokens, texts = load.text_tokens + config.num_read_on, num_texts(config, load)
+    rows = max(_step_rows(config, load), min(config.replay_rows, _num_needed(config, load)))
     numbers = rows * tokens * len(shape.layers)
     mixtures = numbers * (shape.d_in + 2 * shape.num_experts * shape.rank) * FP32
     scored = load.target_tokens + config.num_following
@@ -167,7 +178,7 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
         Need(
             "training's activations",
             model.saved_bytes(rows, tokens, shape.layers[0]) + mixtures + logits,
-            "kept by the blocks from the first adapted one on, for u + replayed rows of T tokens",
+            "kept by the blocks from the first adapted one on, for a step's rows of T tokens",
             during="fit",
             is_estimate=True,
         ),
@@ -176,7 +187,7 @@ def _writer(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad
 
 def _texts_read(config: ElderConfig, load: EditLoad) -> int:
     """Texts that a fit reads, at most: those of its steps."""
-    drawn = _step_rows(config, load) * config.steps
+    drawn = _step_rows(config, load) * config.steps + _num_needed(config, load)
     return min(drawn, num_texts(config, load) * (load.batch_edits + config.replay_pool))
 
 
@@ -214,13 +225,16 @@ def _work(model: ModelShape, config: ElderConfig, shape: Shape, load: EditLoad) 
     per_block = model.num_block_parameters // model.num_layers
     upper = per_block * (model.num_layers - shape.layers[0])
     loras = shape.num_parameters
-    rows, tokens = _step_rows(config, load), load.text_tokens + config.num_read_on
+    needed, tokens = _num_needed(config, load), load.text_tokens + config.num_read_on
+    planned = config.steps * _step_rows(config, load)
+    extra = config.extra_steps * min(config.replay_rows, needed)
+    read = config.extra_steps * needed
     return [
         *following_work(model, config, _texts_read(config, load), load),
         Work(
             "training of a fit, at most",
-            config.steps * rows * tokens * (4 * upper + 6 * loras),
-            "steps·rows·T(4·P_upper + 6·P_e)",
+            tokens * ((planned + extra) * (4 * upper + 6 * loras) + 2 * read * (upper + loras)),
+            "T(steps' rows·(4·P_upper + 6·P_e) + rows read·2(P_upper + P_e))",
         ),
         Work("a token of a claimed row", 2 * loras, "2·P_e"),
     ]

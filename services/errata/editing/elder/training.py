@@ -12,7 +12,6 @@ the former case L_alloc is over all texts of a step's edits, which costs little:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from errata.editing.elder.queries import queries_of_rows
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.model.prompts import TokenRow
+from errata.editing.model.said import train_until_said
 from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 
@@ -43,8 +43,8 @@ class TrainingSet:
         texts: the texts of each of n edits with their targets, the bare prompt first.
         queries: (n, d_q), of the edits.
         allocations: P, (n, L, N) bool.
-        num_new: number of new edits, which come first and are in every step; each step draws some
-            of the others.
+        num_new: number of new edits, which come first and are in every planned step; each of these
+            steps draws some of the others.
         num_own: numbers of texts that new edits brought, which come first: prompt and rephrases.
     """
 
@@ -65,15 +65,26 @@ class TrainingSet:
         counts = self.counts
         return counts.cumsum(0) - counts
 
+    @property
+    def needed(self) -> tuple[Tensor, Tensor]:
+        """The texts that must be learned: their edits' numbers and their own, (k,) int64 each.
+
+        These are the texts that new edits brought, and the prompts of the others.
+        """
+        counts = torch.ones(len(self.texts), dtype=torch.int64)
+        counts[: self.num_new] = torch.tensor(self.num_own, dtype=torch.int64)
+        edits = torch.arange(len(counts)).repeat_interleave(counts)
+        before = (counts.cumsum(0) - counts)[edits]
+        return edits, self.firsts[edits] + torch.arange(len(edits)) - before
+
 
 def train(
     model: CausalLM, experts: Experts, data: TrainingSet, config: ElderConfig, seed: int
 ) -> None:
     """Trains the experts in place; the model stays unchanged.
 
-    Planned steps end once enough is learned. Extra ones ask for the prompts of all edits, and end
-    as soon as each is said: a text that was learned some steps ago, or by an earlier fit of the
-    bank, can be lost again.
+    Planned steps end once enough is learned. Extra ones follow until all that must be learned is
+    said: a text that was learned some steps ago, or by an earlier fit of the bank, can be lost.
 
     Args:
         model: frozen; the layers below the first adapted one are computed once.
@@ -87,23 +98,32 @@ def train(
     """
     sampler, progress = _StepSampler(data, config, seed), _Progress(data)
     steps = [sampler.next() for _ in range(config.steps)]
-    asked = [progress.needed] if config.extra_steps else []
+    owners, needed = data.needed
+    asked = [needed] if config.extra_steps else []
     used = torch.cat([*asked, *(texts for _, texts in steps)]).unique()
-    training = _Training(model, experts, data, config, used, progress, seed)
+    training = _Training(model, experts, data, config, used, seed)
     for edits, texts in steps:
-        loss = training.loss(edits, texts)
+        loss, losses = training.losses(edits, texts)
+        progress.record(edits, texts, *losses)
         if config.stop_loss and progress.is_enough(config):
             break
         training.update(loss)
-    for _ in range(config.extra_steps):
-        loss = training.loss(*progress.unsaid())
-        if progress.says_all():
-            break
-        training.update(loss)
+    train_until_said(
+        [training.texts[number] for number in needed.tolist()],
+        lambda rows: training.read(owners[rows], needed[rows])[0],
+        lambda rows: training.update(training.losses(owners[rows], needed[rows])[0]),
+        num_steps=config.extra_steps,
+        most_rows=config.replay_rows,
+        seed=seed,
+    )
 
 
 class _Training:
-    """The losses of a fit's steps, and the updates that they make."""
+    """The losses of a fit's steps, and the updates that they make.
+
+    Attributes:
+        texts: all of the training set.
+    """
 
     def __init__(
         self,
@@ -112,17 +132,16 @@ class _Training:
         data: TrainingSet,
         config: ElderConfig,
         used: Tensor,
-        progress: _Progress,
         seed: int,
     ) -> None:
         """Reads the texts with the numbers `used`, ascending: most replayed ones are in no step."""
         self._model, self._experts, self._data = model, experts, data
-        self._config, self._used, self._progress = config, used, progress
+        self._config, self._used = config, used
         self._bf16 = config.precision == "auto" and has_fast_bf16(model.device)
-        texts = [text for texts in data.texts for text in texts]
+        self.texts = [text for texts in data.texts for text in texts]
         self._forced = TeacherForcing(
             model,
-            [texts[number] for number in used.tolist()],
+            [self.texts[number] for number in used.tolist()],
             experts.shape.layers[0],
             bf16=self._bf16,
             num_following=config.num_following,
@@ -132,31 +151,29 @@ class _Training:
         self._optimiser = torch.optim.Adam(experts.parameters(), lr=config.learning_rate)
         self._num_steps = 0
 
-    def loss(self, chosen: Tensor, drawn: Tensor) -> Tensor:
-        """The loss of a step, a scalar with its gradient; `progress` records it.
+    def losses(self, edits: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of a step, a scalar with its gradient, and each text's NLL and divergence.
 
         Args:
-            chosen: numbers of edits, (m,) int64 on the CPU.
-            drawn: a text of each.
+            edits: (m,) int64 on the CPU.
+            texts: the number of a text of each edit; no text twice.
+
+        Returns:
+            The loss, and (2, m) nats on the CPU.
 
         Raises:
-            FitError: it is not finite.
+            FitError: the loss is not finite.
         """
-        model, experts, data, config = self._model, self._experts, self._data, self._config
-        edits = chosen.to(model.device)
-        rows = torch.searchsorted(self._used, drawn).to(model.device)
-        own = self._own
-        with torch.enable_grad(), fast_training(model.device, bf16=self._bf16):
-            steered, owners = (data.queries[edits], edits) if own is None else own.of_edits(edits)
-            by_row = own is not None and config.gates == "row"
-            gates = experts.gates(own.of(drawn) if own and by_row else data.queries[edits])
-            parts = self._forced.alike(rows)
-            losses = []
-            for part in parts:
-                with mixing(model, experts, gates[part]):
-                    losses.append(torch.stack(self._forced.losses(rows[part])))
-            nll, divergence = torch.cat(losses, dim=1)
-            steer = steering(experts, steered, data.allocations[owners], config)
+        data, config = self._data, self._config
+        chosen = edits.to(self._model.device)
+        with torch.enable_grad(), fast_training(self._model.device, bf16=self._bf16):
+            own = self._own
+            queries, owners = (
+                (data.queries[chosen], chosen) if own is None else own.of_edits(chosen)
+            )
+            steer = steering(self._experts, queries, data.allocations[owners], config)
+            losses = self._read(edits, texts)
+            nll, divergence = losses
             loss: Tensor = nll.mean() + config.following_weight * divergence.mean()
             loss = loss + config.loss_weight * steer
         if not bool(torch.isfinite(loss)):
@@ -164,9 +181,24 @@ class _Training:
                 f"the loss is not finite after {self._num_steps} steps; use a smaller "
                 "learning_rate."
             )
-        order = torch.cat(list(parts)).cpu()
-        self._progress.record(chosen[order], drawn[order], nll, divergence)
-        return loss
+        return loss, losses.detach().cpu()
+
+    def read(self, edits: Tensor, texts: Tensor) -> Tensor:
+        """NLL and divergence of these texts, (2, m) nats, without gradients."""
+        with torch.no_grad(), fast_training(self._model.device, bf16=self._bf16):
+            return self._read(edits, texts)
+
+    def _read(self, edits: Tensor, texts: Tensor) -> Tensor:
+        chosen = edits.to(self._model.device)
+        rows = torch.searchsorted(self._used, texts).to(self._model.device)
+        by_row = self._own is not None and self._config.gates == "row"
+        queries = self._own.of(texts) if self._own and by_row else self._data.queries[chosen]
+        gates = self._experts.gates(queries)
+        parts, found = self._forced.alike(rows), []
+        for part in parts:
+            with mixing(self._model, self._experts, gates[part]):
+                found.append(torch.stack(self._forced.losses(rows[part])))
+        return torch.cat(found, dim=1)[:, torch.cat(list(parts)).argsort()]
 
     def update(self, loss: Tensor) -> None:
         """Makes a step of the optimiser."""
@@ -242,12 +274,7 @@ class _StepSampler:
 
 
 class _Progress:
-    """The latest NLL of each text, and the latest losses of each edit's prompt and other texts.
-
-    Attributes:
-        needed: numbers of the texts that must be learned, (k,) int64: those that new edits brought,
-            and the prompts of replayed ones.
-    """
+    """The latest NLL of each text, and the latest losses of each edit's prompt and other texts."""
 
     def __init__(self, data: TrainingSet) -> None:
         """New edits have not been read yet; replayed ones count once they have been."""
@@ -256,19 +283,13 @@ class _Progress:
         self._latest = torch.zeros(len(counts), 2, 2)
         self._latest[:num_new] = torch.inf
         self._latest[counts == 1, 1] = 0.0
-        num_own = torch.tensor(data.num_own, dtype=torch.int64)
-        owner = torch.arange(num_new).repeat_interleave(num_own)
-        own = self._firsts[owner] + torch.arange(len(owner)) - (num_own.cumsum(0) - num_own)[owner]
-        self.needed = torch.cat([own, self._firsts[num_new:]])
-        self._owner = torch.cat([owner, torch.arange(num_new, len(counts))])
-        lengths = [text.num_target for texts in data.texts for text in texts]
-        self._num_target = torch.tensor(lengths)[self.needed]
-        self._nlls = torch.zeros(len(lengths))
-        self._nlls[own] = torch.inf
+        edits, self._needed = data.needed
+        self._nlls = torch.zeros(int(counts.sum()))
+        self._nlls[self._needed[edits < num_new]] = torch.inf
 
     def record(self, edits: Tensor, texts: Tensor, nll: Tensor, divergence: Tensor) -> None:
         """Records the losses of a text of each edit, (m,) each."""
-        found = torch.stack([nll.detach(), divergence.detach()], dim=1).cpu()
+        found = torch.stack([nll, divergence], dim=1)
         self._latest[edits, (texts != self._firsts[edits]).long()] = found
         self._nlls[texts] = found[:, 0]
 
@@ -278,32 +299,13 @@ class _Progress:
         Enough of the new edits, and of these with the replayed ones: other texts are learned, and
         what follows is nearly as it was.
         """
-        if not bool((self._nlls[self.needed] < config.stop_loss).all()):
+        if not bool((self._nlls[self._needed] < config.stop_loss).all()):
             return False
         for latest in (self._latest[: self._num_new], self._latest):
             learned, kept = latest[:, 1, 0] < config.stop_loss, latest[..., 1] < _CLOSE
             if min(learned.double().mean(), kept.double().mean()) < config.stop_share:
                 return False
         return True
-
-    def says_all(self) -> bool:
-        """Whether each needed text makes its target the likeliest answer, when last read."""
-        return bool(self._says().all())
-
-    def unsaid(self) -> tuple[Tensor, Tensor]:
-        """A step of all n edits: of each its first unsaid text, or its prompt; (n,) int64 each."""
-        is_unsaid, nothing = ~self._says(), len(self._nlls)
-        texts = torch.full_like(self._firsts, nothing).scatter_reduce(
-            0, self._owner[is_unsaid], self.needed[is_unsaid], "amin"
-        )
-        return torch.arange(len(texts)), torch.where(texts < nothing, texts, self._firsts)
-
-    def _says(self) -> Tensor:
-        """Whether each needed text gives its target a probability above one half, (k,) bool.
-
-        Greedy decoding then says it, whatever else is likely.
-        """
-        return self._nlls[self.needed] * self._num_target < math.log(2)
 
 
 def steering(experts: Experts, queries: Tensor, allocations: Tensor, config: ElderConfig) -> Tensor:

@@ -37,13 +37,14 @@ class LemoeConfig(KeepsFollowing):
             document frequency; `retriever`, retriever and sentinel of a RECIPE lane model.
         threshold: of `cosine` and `idf`; None calibrates it.
         false_claims: share of held-out texts that a calibrated scope test may claim.
-        steps: maximum optimiser steps of a batch.
-        extra_steps: maximum number of further steps until all edits are said: each prompt, and each
-            rephrase that came with an edit, gives its target a probability above one half. Ours.
+        steps: maximum number of planned optimiser steps of a batch.
+        extra_steps: maximum number of further steps, until all edits are said: each prompt, and
+            each rephrase that came with an edit, gives its target a probability above one half.
+            Ours.
         batch_rows: texts per step.
         learning_rate: of AdamW. Paper: 2e-4.
-        stop_loss: training stops after a pass in which the mean NLL of every text of the edits, and
-            of `stop_share` of all texts, is below this; 0 never stops early.
+        stop_loss: planned steps end after a pass in which the mean NLL of every text of the edits,
+            and of `stop_share` of all texts, is below this; 0 never stops early.
         stop_share: share of all texts; 1 requires each of them, those that the lane made included.
         num_contexts: number of texts, drawn from the statistics text, that each prompt is also
             trained after.

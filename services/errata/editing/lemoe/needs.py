@@ -123,13 +123,17 @@ def _work(model: ModelShape, config: LemoeConfig, shape: Shape, load: EditLoad) 
     upper = per_block * (model.num_layers - shape.layer)
     matrices = 2 * model.matrix_numbers
     texts = config.expert_edits * _num_texts(config, load)
-    rows, tokens = min(config.batch_rows, texts), load.text_tokens + config.num_read_on
+    own, tokens = config.expert_edits * (1 + load.num_rephrases), load.text_tokens
+    planned = config.steps * min(config.batch_rows, texts)
+    extra = config.extra_steps * min(config.batch_rows, own)
+    read = config.extra_steps * own
     return [
         *following_work(model, config, texts, load),
         Work(
             "training of a fit, at most",
-            config.steps * rows * tokens * (4 * upper + 6 * matrices),
-            "steps·rows·T(4·P_upper + 6·2·d·d_ff)",
+            (tokens + config.num_read_on)
+            * ((planned + extra) * (4 * upper + 6 * matrices) + 2 * read * (upper + matrices)),
+            "T(steps' rows·(4·P_upper + 6·2·d·d_ff) + rows read·2(P_upper + 2·d·d_ff))",
         ),
         Work(
             "a token of a claimed row",

@@ -10,7 +10,6 @@ include the new one.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from errata.editing.lemoe.projection import Projection, literal_gates
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.devices import fast_training, has_fast_bf16
 from errata.editing.model.prompts import TokenRow
+from errata.editing.model.said import train_until_said
 from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 
@@ -86,8 +86,8 @@ def train(
 ) -> Trained:
     """Trains a new expert; the model is not changed.
 
-    Planned steps take all texts in turn, until enough is learned. Extra ones take the texts of the
-    edits alone, until all of these are said.
+    Planned steps take all texts in turn, until enough is learned. Extra ones follow until all texts
+    that edits brought are said.
 
     Args:
         model: frozen.
@@ -107,12 +107,15 @@ def train(
         if step.is_done(config):
             break
         training.update(loss)
-    parts = data.is_own.nonzero()[:, 0].split(config.batch_rows)
-    left = config.extra_steps
-    while left > 0 and not all(training.says(part) for part in parts):
-        for part in parts[:left]:
-            training.update(training.losses(part)[0])
-        left -= len(parts)
+    own = data.is_own.nonzero()[:, 0]
+    train_until_said(
+        [data.texts[number] for number in own.tolist()],
+        lambda rows: training.read(own[rows])[0],
+        lambda rows: training.update(training.losses(own[rows])[0]),
+        num_steps=config.extra_steps,
+        most_rows=config.batch_rows,
+        seed=seed,
+    )
     return training.trained()
 
 
@@ -163,18 +166,12 @@ class _Training:
             raise FitError("the loss is not finite; use a smaller learning_rate.")
         return loss, nll.detach().cpu()
 
-    def says(self, rows: Tensor) -> bool:
-        """Whether each of these texts gives its target a probability above one half.
-
-        Greedy decoding then says it, whatever else is likely.
-        """
+    def read(self, rows: Tensor) -> Tensor:
+        """NLL and divergence of these texts, (2, m) nats, without gradients."""
         with torch.no_grad(), fast_training(self._model.device, bf16=self._bf16):
-            nll, _ = self._read(rows)
-        num_target = torch.tensor([self._data.texts[row].num_target for row in rows.tolist()])
-        return bool((nll.cpu() * num_target < math.log(2)).all())
+            return self._read(rows)
 
     def _read(self, rows: Tensor) -> Tensor:
-        """NLL and divergence of each text, (2, m)."""
         model, shape, data = self._model, self._shape, self._data
         chosen = rows.to(model.device)
         new = as_expert(model, shape, dict(self._tensors.items()))

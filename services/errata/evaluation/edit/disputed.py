@@ -40,13 +40,13 @@ def undisputed(
     """Figures of the records whose subject no other record edits to another answer.
 
     Args:
-        records: that were edited.
+        records: that were submitted, those that the checks rejected included.
         before: their answers before the first edit.
         now: their current answers.
     """
     answers: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
-        answers[_about(record)].add(record.target_new)
+        answers[_about(record)].add(record.target_new.strip().casefold())
     rows = [
         shares(*row)
         for row in zip(records, before, now, strict=True)

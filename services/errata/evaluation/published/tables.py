@@ -1,9 +1,9 @@
 """Tables of published results: columns from `tables.toml`, rows from the published files.
 
 A column's figure is `[STAGE:]NAME[@EDITS]`: `final` (the default), `pre`, `immediate`, `fitted`
-(before a compaction), or `forgetting`, which is immediate minus final; NAME is a figure, `seconds`
-(of the clock), `cpu_seconds`, `bytes`, `edits`, `batch` or `rejected`; with @EDITS, the point of a
-run with that many edits.
+(before a compaction; the figures of curves alone), or `forgetting`, which is immediate minus final;
+NAME is a figure, `seconds` (of the clock), `cpu_seconds`, `bytes`, `edits`, `batch` or `rejected`;
+with @EDITS, the point of a run with that many edits.
 """
 
 from __future__ import annotations
@@ -216,4 +216,4 @@ def _cell(column: Column, shown: Shown | None) -> str:
     if stage == "pre":
         return cell(name, figure(shown.file["pre"], name))
     interval = None if stage else figure(point["ci95"], name)
-    return cell(name, figure(point[stage or "final"], name), interval)
+    return cell(name, figure(point.get(stage or "final", {}), name), interval)
