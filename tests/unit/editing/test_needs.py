@@ -235,6 +235,32 @@ def test_elders_experts_are_counted_once(lanes: Mapping[str, Any], shape: ModelS
     assert of(found.replica, *needed) == num_bytes([*parameters, *loras])
 
 
+def test_extra_steps_of_a_single_edit_hold_its_bank(shape: ModelShape) -> None:
+    """A planned step of one edit has three replayed ones; an extra one has the bank's prompts."""
+    activations = "training's activations"
+
+    def kept(num_edits: int, **values: int) -> int:
+        load = replace(load_of(num_edits, 1), num_rephrases=0)
+        return of(needs_of(shape, "elder", load, **values).writer, activations)
+
+    assert kept(4) == kept(4, extra_steps=0) == kept(16, extra_steps=0)
+    assert 3 < kept(16) / kept(4) <= 4, "sixteen rows of the same length instead of four"
+    assert kept(400) == kept(16), "later edits are of other banks"
+    assert kept(16, replay_rows=6) < kept(16)
+
+
+@pytest.mark.parametrize("method", ["elder", "lemoe"])
+def test_extra_steps_are_work_that_a_fit_can_have(shape: ModelShape, method: str) -> None:
+    def work(**values: int) -> int:
+        done = needs_of(shape, method, load_of(N, U), **values).work
+        (training,) = (item.operations for item in done if item.name.startswith("training"))
+        return training
+
+    none, one, two = (work(extra_steps=number) for number in (0, 1, 2))
+    assert none < one < two
+    assert two - one == one - none
+
+
 def test_elders_codes_are_counted_where_they_decide(llm: CausalLM, shape: ModelShape) -> None:
     method = get_method("elder")
     values = {"scope": "codes", "epsilon": 2}
