@@ -9,40 +9,30 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
 from errata.evaluation.data.record import Record
 from errata.evaluation.edit.confidence import half_width
-from errata.evaluation.judge import Answers, Measures, shares
+from errata.evaluation.edit.exposure import GroupedFigures
+from errata.evaluation.judge import Answers, shares
 
 _FIGURES = tuple(
     f"{name}.{how}" for name in ("reliability", "generality") for how in ("token", "exact")
 )
 
 
-@dataclass(frozen=True, slots=True)
-class UndisputedFigures:
-    """Figures of the undisputed records.
-
-    Attributes:
-        means: `undisputed.{figure}`, and `undisputed.records`, the share of all records.
-        half_widths: of 95 % intervals over records.
-    """
-
-    means: Measures
-    half_widths: Measures
-
-
 def undisputed(
     records: Sequence[Record], before: Sequence[Answers], now: Sequence[Answers]
-) -> UndisputedFigures:
+) -> GroupedFigures:
     """Figures of the records whose subject no other record edits to another answer.
 
     Args:
         records: that were submitted, those that the checks rejected included.
         before: their answers before the first edit.
         now: their current answers.
+
+    Returns:
+        `undisputed.{figure}`, and `undisputed.records`, the share of all records.
     """
     answers: defaultdict[str, set[str]] = defaultdict(set)
     for record in records:
@@ -54,7 +44,7 @@ def undisputed(
     ]
     columns = {name: [row[name] for row in rows if name in row] for name in _FIGURES}
     known = {f"undisputed.{name}": values for name, values in columns.items() if values}
-    return UndisputedFigures(
+    return GroupedFigures(
         {
             "undisputed.records": len(rows) / len(records),
             **{name: fmean(values) for name, values in known.items()},

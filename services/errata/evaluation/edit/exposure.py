@@ -122,8 +122,7 @@ class GroupedFigures:
     """Figures by group.
 
     Attributes:
-        means: `{group}.{figure}` of the groups that occur; `{group}.prompts` and
-            `{group}.rephrases` are the numbers of questions.
+        means: `{group}.{figure}` of the groups that occur, and how many are in them.
         half_widths: of 95 % intervals over records.
     """
 
@@ -149,6 +148,9 @@ def grouped(
         before: their answers before the first edit.
         now: their current answers.
         claims: of the records; empty if the system does not route.
+
+    Returns:
+        The figures; `{group}.prompts` and `{group}.rephrases` are the numbers of questions.
     """
     rows: dict[str, dict[str, list[float]]] = {group: {} for group in GROUPS}
     counts = {f"{group}.{what}": 0.0 for group in GROUPS for what in ("prompts", "rephrases")}
