@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from errata.artifacts import ArtifactStore
 from errata.platform.settings import LogSettings
 from tests.integration.log.harness import (
     RedisServer,
@@ -14,6 +15,7 @@ from tests.integration.log.harness import (
     running_log,
     servers,
 )
+from tests.integration.log.trimming import store_of
 
 
 @pytest.fixture(params=servers())
@@ -33,3 +35,8 @@ def settings(redis_server: RedisServer, tmp_path: Path) -> LogSettings:
 async def log(settings: LogSettings) -> AsyncIterator[RunningLog]:
     async with running_log(settings) as running:
         yield running
+
+
+@pytest.fixture
+def store(settings: LogSettings) -> ArtifactStore:
+    return store_of(settings)
