@@ -1,4 +1,4 @@
-"""A real Redis, a real log service, a breakable link, and a record of what clients saw."""
+"""A real Redis, a real log service, and a breakable link."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,10 +28,9 @@ import redis
 from errata.artifacts import ArtifactStore
 from errata.errors import LogUnavailableError
 from errata.launch.redis import redis_executable
-from errata.log.chain import ORIGIN, ChainedEntry, Position, extend, verify_run
+from errata.log.chain import ChainedEntry, Position, extend
 from errata.log.convert import entry_from
 from errata.log.main import run
-from errata.log.payload_convert import decode_payload
 from errata.platform.addresses import free_port
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
@@ -382,73 +381,6 @@ class Proxy:
             with suppress(OSError):
                 await sink.wait_closed()
             self._writers.discard(sink)
-
-
-@dataclass(frozen=True)
-class Acknowledged:
-    """One append that a client was told had succeeded."""
-
-    request_id: str
-    seq: int
-    invoked: float
-    returned: float
-
-
-@dataclass
-class History:
-    """What clients saw, and the judge of it."""
-
-    acknowledged: list[Acknowledged] = field(default_factory=list)
-    num_retries: int = 0
-
-    async def append(self, log: RunningLog, epoch: int, request_id: str | None = None) -> int:
-        """Appends, retrying with the same key until it is acknowledged."""
-        key = request_id or str(uuid.uuid4())
-        invoked = time.monotonic()
-        deadline = invoked + PATIENCE
-        while True:
-            try:
-                response = await log.append(epoch, key, comment=key)
-                break
-            except grpc.aio.AioRpcError as error:
-                cause = from_rpc_error(error)
-                if not isinstance(cause, UnavailableError) or time.monotonic() > deadline:
-                    raise cause from error
-                self.num_retries += 1
-                await asyncio.sleep(0.005)
-        seq = int(response.seq)
-        self.acknowledged.append(Acknowledged(key, seq, invoked, time.monotonic()))
-        return seq
-
-    def judge(self, entries: list[ChainedEntry], *, min_acknowledged: int = 1) -> None:
-        """Fails unless `entries` keeps every promise made to the clients (P1, P2, P3)."""
-        assert len(self.acknowledged) >= min_acknowledged, "too little traffic to mean anything"
-        judge_order(entries)
-        by_key: dict[str, int] = {}
-        for entry in entries:
-            key = decode_payload(entry).request_id
-            assert key not in by_key, f"P3: {key} made entries {by_key[key]} and {entry.seq}"
-            by_key[key] = entry.seq
-        for told in self.acknowledged:
-            found = by_key.get(told.request_id)
-            assert found == told.seq, f"P2: {told.request_id} was told {told.seq}, log has {found}"
-        latest = 0
-        finished = sorted(self.acknowledged, key=lambda told: told.returned)
-        done = iter(finished)
-        pending = next(done, None)
-        for told in sorted(self.acknowledged, key=lambda told: told.invoked):
-            while pending is not None and pending.returned < told.invoked:
-                latest = max(latest, pending.seq)
-                pending = next(done, None)
-            assert told.seq > latest, f"P1: {told.seq} began after {latest} was acknowledged"
-
-
-def judge_order(entries: Iterable[ChainedEntry]) -> None:
-    """Fails unless `entries` are 1, 2, 3, … and chained."""
-    found = list(entries)
-    seqs = [entry.seq for entry in found]
-    assert seqs == list(range(1, len(found) + 1)), f"P1: gap, repeat or swap in {seqs}"
-    verify_run(ORIGIN, found)
 
 
 async def failure(call: Awaitable[Any]) -> ErrataError:

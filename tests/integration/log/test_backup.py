@@ -39,10 +39,10 @@ from tests.integration.log.harness import (
     RunningLog,
     append_request,
     failure,
-    judge_order,
     running_log,
     smuggle,
 )
+from tests.integration.log.history import judge_order
 from tests.waiting import PATIENCE
 
 

@@ -19,7 +19,6 @@ from errata.log.store import RedisLog
 from errata.log.witness import WitnessFile, WitnessRecord
 from errata.platform.settings import LogSettings
 from tests.integration.log.harness import (
-    History,
     LogProcess,
     Proxy,
     RedisServer,
@@ -28,11 +27,11 @@ from tests.integration.log.harness import (
     connected,
     eventually,
     failure,
-    judge_order,
     log_settings,
     retried,
     running_log,
 )
+from tests.integration.log.history import History, judge_order
 
 
 async def keep_appending(

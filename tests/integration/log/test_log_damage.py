@@ -22,7 +22,6 @@ from errata.log.witness import SLOT_SPACING, WitnessFile
 from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from tests.integration.log.harness import (
-    History,
     RedisServer,
     RunningLog,
     append_request,
@@ -32,6 +31,7 @@ from tests.integration.log.harness import (
     running_log,
     stream_failure,
 )
+from tests.integration.log.history import History
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.promise("P2")

@@ -31,17 +31,16 @@ from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from tests.integration.log.entries import append, lane
 from tests.integration.log.harness import (
-    History,
     Proxy,
     RedisServer,
     RunningLog,
     append_request,
     eventually,
-    judge_order,
     log_settings,
     running_log,
     stream_failure,
 )
+from tests.integration.log.history import History, judge_order
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.promise("P1")

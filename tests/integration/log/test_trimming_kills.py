@@ -20,14 +20,13 @@ from errata.platform.addresses import free_port
 from errata.platform.settings import LogSettings
 from tests.integration.log.harness import (
     SERVE,
-    History,
     LogProcess,
     RedisServer,
     RunningLog,
     connected,
     eventually,
-    judge_order,
 )
+from tests.integration.log.history import History, judge_order
 from tests.integration.log.trimming import (
     all_entries,
     archive_of,

@@ -23,7 +23,6 @@ from errata.platform.settings import LogSettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from tests.integration.log.harness import (
-    History,
     LogProcess,
     RedisServer,
     RunningLog,
@@ -32,6 +31,7 @@ from tests.integration.log.harness import (
     log_settings,
     running_log,
 )
+from tests.integration.log.history import History
 
 
 @pytest.fixture
