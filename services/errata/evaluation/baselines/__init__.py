@@ -7,6 +7,7 @@
 | `grace` | discrete key-value codebook | Hartvigsen et al. 2023 |
 | `moe` | mixture of low-rank experts, conventional or one for each batch | Dou et al. 2023 |
 | `memoir` | a residual memory, sparse columns for each edit | Wang et al. 2025 |
+| `wise` | side memories, read where they answer strongly | Wang et al. 2024 |
 | `memit` | closed form on hidden states | Meng et al. 2023 |
 | `memit-accumulated` | MEMIT whose covariance includes earlier edits' keys | |
 | `pmet` | closed form on FFN outputs, attention's share discarded | Li et al. 2024 |
@@ -32,6 +33,7 @@ from errata.evaluation.baselines.moe import MoeAdaptor, MoeConfig
 from errata.evaluation.baselines.none import NoEditing, NothingConfig
 from errata.evaluation.baselines.retrieval_prompt import RetrievalPrompt, RetrievalPromptConfig
 from errata.evaluation.baselines.ultraedit import UltraEdit, UltraEditConfig
+from errata.evaluation.baselines.wise import Wise, WiseConfig
 from errata.evaluation.systems import System
 
 _PUBLISHED: Mapping[str, Any] = {
@@ -114,5 +116,6 @@ BASELINES: Mapping[str, BaselineMethod] = {
     "memoir": BaselineMethod(MemoirConfig, Memoir),
     "moe": BaselineMethod(MoeConfig, MoeAdaptor),
     "ultraedit": BaselineMethod(UltraEditConfig, UltraEdit),
+    "wise": BaselineMethod(WiseConfig, Wise),
     "retrieval-prompt": BaselineMethod(RetrievalPromptConfig, RetrievalPrompt),
 }

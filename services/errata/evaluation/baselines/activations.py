@@ -1,4 +1,4 @@
-"""The layer of a baseline, and what it reads there: the inputs of an FFN's down projection."""
+"""The layer of a baseline, what it reads there (an FFN's activations), and texts of the model."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from errata.editing.lane.contract import check_layer
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right
 from errata.editing.model.replay import capture
+from errata.engine import offline
+from errata.engine.sequence import whole_text
+
+_TEXTS, _TEXT_TOKENS = 100, 8  # about as long as a prompt
 
 
 def chosen_layer(model: CausalLM, layer: int | None, depth_share: float) -> int:
@@ -48,3 +52,11 @@ def prompt_means(hidden: Tensor, lengths: Sequence[int]) -> Tensor:
     ends = torch.tensor(lengths, device=hidden.device)[:, None]
     is_prompt = torch.arange(hidden.shape[1], device=hidden.device) < ends
     return (hidden * is_prompt[..., None]).sum(1) / ends
+
+
+def own_texts(model: CausalLM, seed: int) -> list[str]:
+    """A hundred short texts that the model writes, less the empty ones."""
+    length = min(_TEXT_TOKENS, model.max_positions - 1)
+    written = offline.write(model, _TEXTS, length, seed)
+    texts = [whole_text(model.tokenizer, ids).strip() for ids in written]
+    return [text for text in texts if text]

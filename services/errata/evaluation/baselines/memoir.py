@@ -29,14 +29,16 @@ from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
-from errata.engine import offline
-from errata.engine.sequence import whole_text
-from errata.evaluation.baselines.activations import activations, chosen_layer, prompt_means
+from errata.evaluation.baselines.activations import (
+    activations,
+    chosen_layer,
+    own_texts,
+    prompt_means,
+)
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
 
-_TEXTS, _TEXT_TOKENS = 100, 8  # the other texts, about as long as a prompt
 _NUM_PREFIXES = 10
 _WEIGHT_DECAY, _MAX_NORM = 1e-5, 1.0  # theirs
 
@@ -102,11 +104,9 @@ class Memoir(LocalModel):
         """
         super().__init__(model)
         self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
-        length = min(_TEXT_TOKENS, model.max_positions - 1)
-        written = offline.write(model, _TEXTS, length, config.seed)
-        texts = [whole_text(model.tokenizer, ids).strip() for ids in written]
-        self._prefixes = [text for text in texts if text][:_NUM_PREFIXES]
-        mean = self._means([tokenise(model, text).ids for text in texts if text]).mean(0)
+        texts = own_texts(model, config.seed)
+        self._prefixes = texts[:_NUM_PREFIXES]
+        mean = self._means([tokenise(model, text).ids for text in texts]).mean(0)
         num_active = max(1, round(config.share * model.d_ff))
         self.hash = TopHash(mean, num_active, config.seed)
         self.reset()
