@@ -33,7 +33,6 @@ from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 
 _CLOSE = 0.1  # nats of KL(base ‖ edited) after an answer: the fit may stop
-_REPLAYED = 3  # texts of a replayed edit besides its prompt: each text that is read costs as much
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -242,8 +241,7 @@ class _StepSampler:
 
     An edit's prompt comes at regular intervals, from a random step on, and its other texts in a
     random order that repeats: drawn independently, some prompts would come three times as often as
-    others, and the fit would last as long as the rarest takes. Beside new edits, a replayed one
-    repeats the first few of that order alone: the fits that replay it draw orders of their own.
+    others, and the fit would last as long as the rarest takes.
     """
 
     def __init__(self, data: TrainingSet, config: ElderConfig, seed: int) -> None:
@@ -259,9 +257,6 @@ class _StepSampler:
         rank[:, 0] = torch.inf  # the prompt
         rank[torch.arange(most) >= self._counts[:, None]] = torch.inf
         self._order = rank.argsort(1)
-        self._room = (self._counts - 1).clamp(min=1)
-        if data.num_new:
-            self._room[data.num_new :].clamp_(max=_REPLAYED)
 
     def next(self) -> tuple[Tensor, Tensor]:
         """Indices of edits and of their texts, (m,) int64 each."""
@@ -273,7 +268,7 @@ class _StepSampler:
         self._turn[edits] = after = before + self._share
         alone = self._counts[edits] == 1
         is_prompt = (after.floor() > before.floor()) | alone
-        place = self._num_others[edits] % self._room[edits]
+        place = self._num_others[edits] % (self._counts[edits] - 1).clamp(min=1)
         self._num_others[edits] += (~is_prompt).long()
         return edits, self._firsts[edits] + torch.where(is_prompt, 0, self._order[edits, place])
 
