@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 from records import records
+from torch import Tensor
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
+from errata.engine import offline
 from errata.engine.sampling import GREEDY
 from errata.evaluation.baselines.activations import activations
+from errata.evaluation.baselines.texts import own_texts
 from errata.evaluation.baselines.wise import SideMemory, Wise, WiseConfig, ties
+from errata.evaluation.systems.local import LocalModel
 
 PAIRS = [(record.prompt, record.target_new) for record in records()]
 LEARNS = WiseConfig(layer=1, alpha=0.5, beta=3.0, gamma=2.0, ratio=0.5, steps=100, share=0.8)
+
+
+def _any_delta(model: CausalLM) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return 0.3 * torch.randn(model.d, model.d_ff, generator=generator)
+
+
+def _strengths(
+    model: CausalLM, delta: Tensor, texts: Sequence[Sequence[int]], first: int | None = None
+) -> Tensor:
+    """Δ of each text, or of each token of a text from `first` on."""
+    norms = [
+        torch.linalg.vector_norm(activations(model, [ids], 1)[0] @ delta.T, dim=-1) for ids in texts
+    ]
+    if first is not None:
+        return norms[0][first:]
+    return torch.stack([each.mean() for each in norms])
 
 
 def _with(**values: object) -> WiseConfig:
@@ -48,47 +70,46 @@ def test_an_edit_changes_only_entries_in_the_mask_and_within_the_bound(llama: Ca
     assert float(delta.abs().max()) <= 0.01 + 1e-6
 
 
-def test_an_edit_is_learned_and_what_is_answered_weakly_is_the_base_models_bit_for_bit(
-    llama: CausalLM,
-) -> None:
-    other = [("Nokia and Toyota play", "football"), ("The tower of Pisa is", "blue")]
-    system = Wise(llama, _with(ratio=1e6))
-    (before,), unknown = system.score(PAIRS[:1]), system.score(other)
-    system.edit(records()[:1])
-    assert system.score(other) == unknown
-    system._config = LEARNS
-    (after,) = system.score(PAIRS[:1])
-    assert after.mean_log_prob > before.mean_log_prob + 2.0
-
-
-def test_the_smallest_strength_of_the_edits_is_the_threshold(llama: CausalLM) -> None:
+def test_an_edit_is_learned(llama: CausalLM) -> None:
     system = Wise(llama, LEARNS)
+    (before,) = system.score(PAIRS[:1])
+    system.edit(records()[:1])
+    (after,) = system.score(PAIRS[:1])
+    assert after.mean_log_prob > before.mean_log_prob + 0.5
+
+
+def test_the_threshold_is_the_smallest_strength_of_the_edits(llama: CausalLM) -> None:
+    """ε is measured in an edit's last step, before it changes D once more."""
+    one_step, system = Wise(llama, _with(steps=1)), Wise(llama, _with(steps=2))
     assert system.shard.least == math.inf
-    found = []
-    for record in records()[:3]:
-        system.edit([record])
-        found.append(system.shard.least)
-    assert found == sorted(found, reverse=True)
-    assert found[-1] < math.inf
+    record = records()[0]
+    one_step.edit([record])
+    system.edit([record])
+    prefixes = ["", *(f"{text}. " for text in own_texts(llama, 0)[:10])]
+    ids = [tokenise(llama, prefix + record.prompt).ids for prefix in prefixes]
+    wanted = _strengths(llama, one_step.shard.delta, ids)
+    assert len(wanted) == 11
+    assert system.shard.least == pytest.approx(float(wanted.mean()), rel=1e-4)
+    system.shard.least = 1e-6
+    system.edit(records()[1:2])
+    assert system.shard.least == 1e-6
 
 
 def test_shards_that_are_full_are_merged(llama: CausalLM) -> None:
     system = Wise(llama, _with(shard_edits=1, num_shards=2, density=0.5, steps=20))
-    masks, deltas = [], []
-    for record in records()[:2]:
-        masks.append(system.mask)
-        system.edit([record])
-        deltas.append(system.memories[-2].delta if len(masks) == 1 else None)
-    first, merged = deltas[0], system.memories[0]
-    assert first is not None
-    assert not torch.equal(masks[0], masks[1]), "each shard has a mask of its own"
-    assert [memory.num_edits for memory in system.memories] == [2, 0]
-    alone = Wise(llama, _with(shard_edits=1, num_shards=2, density=0.5, steps=20))
-    alone.edit(records()[:1])
-    assert torch.equal(alone.memories[0].delta, first)
-    only_first = masks[0] & ~masks[1]
-    kept = merged.delta[only_first] != 0
-    assert torch.equal(merged.delta[only_first][kept], first[only_first][kept])
+    first_mask = system.mask
+    system.edit(records()[:1])
+    (first, _), second_mask = system.memories, system.mask
+    assert not torch.equal(first_mask, second_mask), "each shard has a mask of its own"
+    system.edit(records()[1:2])
+    merged, opened = system.memories
+    assert (merged.num_edits, opened.num_edits) == (2, 0)
+    assert not merged.delta[~(first_mask | second_mask)].any()
+    of_first = first_mask & ~second_mask & (merged.delta != 0)
+    assert of_first.any()
+    assert torch.equal(merged.delta[of_first], first.delta[of_first])
+    assert (merged.delta[second_mask & ~first_mask] != 0).any()
+    assert merged.least <= first.least < math.inf
 
 
 def test_a_prompt_reads_the_memory_that_answers_it_most_strongly(llama: CausalLM) -> None:
@@ -112,20 +133,50 @@ def test_a_prompt_reads_the_memory_that_answers_it_most_strongly(llama: CausalLM
     assert not system.chosen(hidden, lengths)[1].any()
 
 
+def test_what_is_answered_too_weakly_is_the_base_models_bit_for_bit(llama: CausalLM) -> None:
+    other = ("Nokia and Toyota play", "football")
+    system = Wise(llama, LEARNS)
+    pairs = [PAIRS[0], other]
+    unedited = system.score(pairs)
+    system.shard.delta = _any_delta(llama)
+    strengths = _strengths(llama, system.shard.delta, [tokenise(llama, x).ids for x, _ in pairs])
+    weak, strong = strengths.argsort().tolist()
+    system.shard.least = float(strengths.mean()) / LEARNS.ratio
+    edited = system.score(pairs)
+    assert edited[weak] == unedited[weak]
+    assert edited[strong].log_probs != unedited[strong].log_probs
+
+
 def test_what_a_prompt_reads_holds_while_it_is_continued(llama: CausalLM) -> None:
-    system = Wise(llama, _with(steps=300, learning_rate=0.5))
-    system.edit(records()[:1])
-    prompt, target = PAIRS[0]
-    num_tokens = len(system.score(PAIRS[:1])[0].token_ids)
-    assert num_tokens > 1, "the second token is read by a later pass"
-    (text,) = system.generate([prompt], num_tokens, [GREEDY])
-    assert text.strip() == target
+    system, number = Wise(llama, LEARNS), 12
+    ids = tokenise(llama, PAIRS[0][0]).ids
+    delta = system.shard.delta = _any_delta(llama)
+    (strength,) = _strengths(llama, delta, [ids])
+    system.shard.least = 0.999 * float(strength) / LEARNS.ratio
+    (found,) = system.generate([PAIRS[0][0]], number, [GREEDY])
+    weight = llama.down(1).get_parameter("weight")
+    base = weight.data.clone()
+    weight.data += delta
+    try:
+        plain = LocalModel(llama)
+        (wanted,) = plain.generate([PAIRS[0][0]], number, [GREEDY])
+        (written,) = offline.generate(llama, [ids], number, [GREEDY])
+    finally:
+        weight.data.copy_(base)
+    assert found == wanted != plain.generate([PAIRS[0][0]], number, [GREEDY])[0]
+    later = _strengths(llama, delta, [[*ids, *written]], first=len(ids))
+    assert float(later.min()) < float(strength), "some would not have been chosen on their own"
 
 
 def test_reset_forgets_all_edits(llama: CausalLM) -> None:
-    system = Wise(llama, LEARNS)
-    mask, unedited = system.mask, system.score(PAIRS)
-    system.edit(records()[:2])
-    system.reset()
-    assert system.score(PAIRS) == unedited
-    assert torch.equal(system.mask, mask)
+    system = Wise(llama, _with(shard_edits=1, num_shards=2, steps=5))
+    unedited = system.score(PAIRS)
+    found = []
+    for _ in range(2):
+        system.edit(records()[:3])
+        found.append([memory.delta for memory in system.memories])
+        assert [memory.num_edits for memory in system.memories] == [2, 1, 0]
+        system.reset()
+        assert [memory.num_edits for memory in system.memories] == [0]
+        assert system.score(PAIRS) == unedited
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

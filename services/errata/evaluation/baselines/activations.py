@@ -1,8 +1,9 @@
-"""The layer of a baseline, what it reads there (an FFN's activations), and texts of the model."""
+"""The layer of a baseline, what it reads there (an FFN's activations), and what it adds there."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,10 +13,6 @@ from errata.editing.lane.contract import check_layer
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right
 from errata.editing.model.replay import capture
-from errata.engine import offline
-from errata.engine.sequence import whole_text
-
-_TEXTS, _TEXT_TOKENS = 100, 8  # about as long as a prompt
 
 
 def chosen_layer(model: CausalLM, layer: int | None, depth_share: float) -> int:
@@ -54,9 +51,23 @@ def prompt_means(hidden: Tensor, lengths: Sequence[int]) -> Tensor:
     return (hidden * is_prompt[..., None]).sum(1) / ends
 
 
-def own_texts(model: CausalLM, seed: int) -> list[str]:
-    """A hundred short texts that the model writes, less the empty ones."""
-    length = min(_TEXT_TOKENS, model.max_positions - 1)
-    written = offline.write(model, _TEXTS, length, seed)
-    texts = [whole_text(model.tokenizer, ids).strip() for ids in written]
-    return [text for text in texts if text]
+@contextmanager
+def added(model: CausalLM, layer: int, more: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
+    """Adds to the output of a layer's down projection in every pass.
+
+    Args:
+        model: whose passes change.
+        layer: of the down projection.
+        more: inputs (n, T, d_ff) fp32 → what is added, (n, T, d), or None, which leaves the output
+            as it is.
+    """
+
+    def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        found = more(model.by_row(args[0]).float())
+        return output if found is None else output + found.to(output.dtype).view_as(output)
+
+    handle = model.down(layer).register_forward_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()

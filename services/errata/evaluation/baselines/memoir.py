@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -31,15 +30,15 @@ from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
 from errata.evaluation.baselines.activations import (
     activations,
+    added,
     chosen_layer,
-    own_texts,
     prompt_means,
 )
+from errata.evaluation.baselines.texts import NUM_PREFIXES, own_texts, prefixed_rows
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
 
-_NUM_PREFIXES = 10
 _WEIGHT_DECAY, _MAX_NORM = 1e-5, 1.0  # theirs
 
 
@@ -105,7 +104,7 @@ class Memoir(LocalModel):
         super().__init__(model)
         self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
         texts = own_texts(model, config.seed)
-        self._prefixes = texts[:_NUM_PREFIXES]
+        self._prefixes = texts[:NUM_PREFIXES]
         mean = self._means([tokenise(model, text).ids for text in texts]).mean(0)
         num_active = max(1, round(config.share * model.d_ff))
         self.hash = TopHash(mean, num_active, config.seed)
@@ -146,20 +145,15 @@ class Memoir(LocalModel):
         lengths = [len(prompt) for prompt in prompts]
         held: list[Tensor] = []  # what the prompt selects holds for what follows it
 
-        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def more(hidden: Tensor) -> Tensor | None:
             if not len(self.masks):
-                return output
-            hidden, old = self.model.by_row(args[0]).float(), self.model.by_row(output)
+                return None
             if not held:
                 held.append(self.matched(self.hash.masks(prompt_means(hidden, lengths))))
-            more = (hidden * held[0][:, None]) @ self.memory.T
-            return (old + more.to(old.dtype)).view_as(output)
+            return (hidden * held[0][:, None]) @ self.memory.T
 
-        handle = self.model.down(self._layer).register_forward_hook(add)
-        try:
+        with added(self.model, self._layer, more):
             yield
-        finally:
-            handle.remove()
 
     def _means(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """The mean of each prompt's activations, (n, d_ff) fp32."""
@@ -169,20 +163,17 @@ class Memoir(LocalModel):
     def _train(self, record: Record, mask: Tensor) -> None:
         """SGD on the columns of a mask; the others' gradients would be zero."""
         model, layer, config = self.model, self._layer, self._config
-        asked = [record.prompt, *(f"{prefix}. {record.prompt}" for prefix in self._prefixes)]
-        rows = [tokenise(model, prompt, record.target_new) for prompt in asked]
+        rows = prefixed_rows(model, record, self._prefixes)
         replay = capture(model, *pad_right(model, [row.ids for row in rows]), first=layer)
         row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
         chosen = mask.nonzero()[:, 0]
         columns = self.memory[:, chosen].requires_grad_(True)
         optimiser = torch.optim.SGD([columns], config.learning_rate, weight_decay=_WEIGHT_DECAY)
 
-        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            more = self.model.by_row(args[0]).float()[..., chosen] @ columns.T
-            return output + more.to(output.dtype).view_as(output)
+        def more(hidden: Tensor) -> Tensor:
+            return hidden[..., chosen] @ columns.T
 
-        handle = model.down(layer).register_forward_hook(add)
-        try:
+        with added(model, layer, more):
             for _ in range(config.steps):
                 optimiser.zero_grad()
                 with torch.enable_grad():
@@ -194,6 +185,4 @@ class Memoir(LocalModel):
                     break
                 nn.utils.clip_grad_norm_([columns], _MAX_NORM)
                 optimiser.step()
-        finally:
-            handle.remove()
         self.memory[:, chosen] = columns.detach()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,12 @@ from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
-from errata.evaluation.baselines.activations import activations, chosen_layer, prompt_means
+from errata.evaluation.baselines.activations import (
+    activations,
+    added,
+    chosen_layer,
+    prompt_means,
+)
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
@@ -170,24 +175,19 @@ class MoeAdaptor(LocalModel):
         """The mixture at its layer; a route that is read from the prompt holds for what follows."""
         held: list[Tensor] = []
 
-        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        def more(hidden: Tensor) -> Tensor | None:
             if not len(self.mixture.keys):
-                return output
-            hidden, old = self.model.by_row(args[0]).float(), self.model.by_row(output)
+                return None
             if self._config.granularity == "token":
                 queries = hidden
             else:
                 if not held:
                     held.append(self._queries(hidden, lengths))
                 queries = held[0]
-            more = self.mixture.output(hidden, queries, self._config.top_k)
-            return (old + more.to(old.dtype)).view_as(output)
+            return self.mixture.output(hidden, queries, self._config.top_k)
 
-        handle = self.model.down(self._layer).register_forward_hook(add)
-        try:
+        with added(self.model, self._layer, more):
             yield
-        finally:
-            handle.remove()
 
     def _loss(self, records: Sequence[Record], weight: float) -> Callable[[], Tensor]:
         """The sum over records of `weight` times the mean NLL of the new answer's tokens."""

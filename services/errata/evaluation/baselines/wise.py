@@ -8,7 +8,7 @@ answers a text decides which of the two the text reads (equation 3):
 An edit trains D on its prompt xₑ, alone and after ten short texts, with one other text xᵢ beside it
 (equations 4 and 5; h = max(0, ·)):
 
-    −log P(yₑ | xₑ) + h(Δ(xᵢ) − α) + h(β − Δ(xₑ)) + h(γ − (Δ(xₑ) − Δ(xᵢ)))
+    NLL(yₑ | xₑ) + h(Δ(xᵢ) − α) + h(β − Δ(xₑ)) + h(γ − (Δ(xₑ) − Δ(xᵢ)))
 
 Knowledge sharding: the edits of a shard change only a random share ρ of D's entries. A shard that
 is full is closed, and the next one starts from zero; each `num_shards` closed shards become one
@@ -19,9 +19,17 @@ A prompt reads the memory that answers it most strongly, of those with Δ(x) > r
 the smallest Δ of the memory's edits when they were made; if there is none, W. That holds for what
 follows the prompt. Δ here is that of prompts, without their answers.
 
-The other texts are the model's own, where the authors take a data set's. Training stops at a loss,
-not where the loss no longer changes, and without weight decay, which in the authors' code also
-shrinks entries outside the mask.
+Where the authors' code and ours differ:
+
+- Its other texts are a data set's, ours the model's own. NLL, Δ(xₑ) and margins are means over an
+  edit's texts; its margins, over the texts that violate them.
+- It applies the FFN's activation function to both outputs before their distance, which the paper
+  does not. `unit` is the scale of Δ; the learning rate has to be chosen with it.
+- It routes every token that it generates anew, and the open shard's Δ bars weaker memories even if
+  it is below its own threshold.
+- Training stops at a loss, where it also stops once the loss no longer changes. There is no weight
+  decay, which in its code also shrinks entries outside the mask, and no replay of earlier edits
+  (its appendix B.3), which it leaves off by default.
 """
 
 from __future__ import annotations
@@ -31,7 +39,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -41,12 +48,12 @@ from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import pad_right, target_places, tokenise
 from errata.editing.model.replay import capture
-from errata.evaluation.baselines.activations import chosen_layer, own_texts, prompt_means
+from errata.errors import FitError
+from errata.evaluation.baselines.activations import added, chosen_layer, prompt_means
+from errata.evaluation.baselines.texts import NUM_PREFIXES, own_texts, prefixed_rows
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
-
-_NUM_PREFIXES = 10
 
 
 class WiseConfig(LaneConfig):
@@ -58,7 +65,7 @@ class WiseConfig(LaneConfig):
         shard_edits: edits of a shard. Theirs: 500.
         num_shards: k, shards that are merged into a memory. Theirs: 2.
         density: share of a shard's entries that TIES keeps. Theirs: 0.53.
-        unit: of Δ, as a norm of the layer's output: the scale of a model. Theirs: 1.
+        unit: of Δ, as a norm of the layer's output. Theirs: 1.
         alpha: α. Theirs: 5.
         beta: β. Theirs: 20.
         gamma: γ. Theirs: 10.
@@ -128,11 +135,14 @@ class Wise(LocalModel):
 
         Raises:
             InvalidRequestError: no such layer.
+            FitError: the model writes too few texts.
         """
         super().__init__(model)
         self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
         texts = own_texts(model, config.seed)
-        self._prefixes, self._others = texts[:_NUM_PREFIXES], texts[_NUM_PREFIXES:]
+        self._prefixes, self._others = texts[:NUM_PREFIXES], texts[NUM_PREFIXES:]
+        if not self._others:
+            raise FitError("the model hardly writes any text; choose another seed.")
         self.reset()
 
     @property
@@ -202,45 +212,47 @@ class Wise(LocalModel):
     @contextmanager
     def _reading(self, prompts: Sequence[Sequence[int]]) -> Iterator[None]:
         lengths = [len(prompt) for prompt in prompts]
-        held: list[Tensor] = []  # what the prompt selects holds for what follows it
+        held: list[tuple[Tensor, Tensor]] = []  # what the prompt selects holds for what follows it
 
-        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            hidden, old = self.model.by_row(args[0]).float(), self.model.by_row(output)
+        def more(hidden: Tensor) -> Tensor | None:
             if not held:
-                index, is_read = self.chosen(hidden, lengths)
-                deltas = torch.stack([memory.delta for memory in self.memories])[index]
-                held.append(deltas * is_read[:, None, None])
-            more = hidden @ held[0].mT
-            return (old + more.to(old.dtype)).view_as(output)
+                held.append(self.chosen(hidden, lengths))
+            index, is_read = held[0]
+            if not is_read.any():
+                return None
+            found = hidden.new_zeros(*hidden.shape[:2], self.model.d)
+            for number, memory in enumerate(self.memories):
+                rows = is_read & (index == number)
+                found[rows] = hidden[rows] @ memory.delta.T
+            return found
 
-        handle = self.model.down(self._layer).register_forward_hook(add)
-        try:
+        with added(self.model, self._layer, more):
             yield
-        finally:
-            handle.remove()
 
     def _train(self, record: Record) -> None:
-        """SGD on the shard's entries in the mask; ε is at most the edit's Δ in its last step."""
+        """SGD on the shard's entries in the mask; ε is at most the edit's Δ in its last step.
+
+        Raises:
+            FitError: the loss is not finite; the shard is unchanged.
+        """
         model, layer, config = self.model, self._layer, self._config
-        asked = [record.prompt, *(f"{prefix}. {record.prompt}" for prefix in self._prefixes)]
-        rows = [tokenise(model, prompt, record.target_new) for prompt in asked]
+        rows = prefixed_rows(model, record, self._prefixes)
         other = tokenise(model, self._others[self._num_edits % len(self._others)])
         lengths = [*(len(row.prompt_ids) for row in rows), len(other.ids)]
         all_ids = [*(row.ids for row in rows), other.ids]
         replay = capture(model, *pad_right(model, all_ids), first=layer)
         row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
-        delta = self.shard.delta.requires_grad_(True)
+        delta = self.shard.delta.clone().requires_grad_(True)
         delta.register_hook(lambda gradient: gradient * self.mask)
         optimiser = torch.optim.SGD([delta], config.learning_rate)
         strengths: list[Tensor] = []
 
-        def add(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            more = self.model.by_row(args[0]).float() @ delta.T
-            strengths[:] = [self._strength(more, lengths)]
-            return output + more.to(output.dtype).view_as(output)
+        def more(hidden: Tensor) -> Tensor:
+            found = hidden @ delta.T
+            strengths[:] = [self._strength(found, lengths)]
+            return found
 
-        handle = model.down(layer).register_forward_hook(add)
-        try:
+        with added(model, layer, more):
             for _ in range(config.steps):
                 optimiser.zero_grad()
                 with torch.enable_grad():
@@ -249,12 +261,12 @@ class Wise(LocalModel):
                     nll = nn.functional.cross_entropy(logits, label)
                     loss = nll + self._margins(strengths[-1])
                     loss.backward()
+                if not loss.isfinite():
+                    raise FitError("WISE's loss is not finite; lower the learning rate.")
                 if float(loss.detach()) < config.stop_loss:
                     break
                 optimiser.step()
                 delta.data.clamp_(-config.bound, config.bound)
-        finally:
-            handle.remove()
         self.shard.delta = delta.detach()
         self.shard.least = min(self.shard.least, float(strengths[-1][:-1].detach().mean()))
         self.shard.num_edits += 1
