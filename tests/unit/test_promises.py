@@ -7,24 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.robustness import report
+
 ROOT = Path(__file__).resolve().parents[2]
-_MARK = re.compile(r"pytest\.mark\.promise\(([^)]*)\)")
-
-
-def _marked() -> set[str]:
-    names: set[str] = set()
-    for file in (ROOT / "tests").rglob("test_*.py"):
-        for arguments in _MARK.findall(file.read_text(encoding="utf-8")):
-            names |= set(re.findall(r'"(P\d+)"', arguments))
-    return names
 
 
 def test_every_promise_has_a_test() -> None:
     text = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
     promised = set(re.findall(r"^\| (P\d+) ", text, flags=re.MULTILINE))
     assert promised == {f"P{number}" for number in range(1, 13)}
-    assert promised - _marked() == set()
-    assert _marked() - promised == set()
+    assert promised == set(report.tests_of_promises())
+
+
+def test_the_page_of_runs_under_faults_names_the_files_with_a_promises_tests() -> None:
+    rows = re.findall(
+        r"^\| (P\d+) \|.*\| ([^|]*) \|$", report.PAGE.read_text("utf-8"), flags=re.MULTILINE
+    )
+    found = {promise: re.findall(r"`([^`]+)`", files) for promise, files in rows if "`" in files}
+    assert found == report.tests_of_promises()
 
 
 @pytest.mark.parametrize(

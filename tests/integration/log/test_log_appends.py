@@ -20,7 +20,6 @@ from errata.log.witness import WitnessFile, WitnessRecord
 from errata.platform.settings import LogSettings
 from tests.integration.log.harness import (
     LogProcess,
-    Proxy,
     RedisServer,
     RunningLog,
     append_request,
@@ -32,6 +31,7 @@ from tests.integration.log.harness import (
     running_log,
 )
 from tests.integration.log.history import History, judge_order
+from tests.integration.log.link import Proxy
 
 
 async def keep_appending(

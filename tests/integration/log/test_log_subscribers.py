@@ -13,12 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from errata.errors import (
-    ErrataError,
-    LogBehindWitnessError,
-    SeqBeyondHeadError,
-    SeqTrimmedError,
-)
+from errata.errors import ErrataError, LogBehindWitnessError, SeqBeyondHeadError, SeqTrimmedError
 from errata.log import subscriber as subscriber_module
 from errata.log.chain import ORIGIN, ChainedEntry, Position, extend
 from errata.log.convert import entry_to, new_entry
@@ -31,7 +26,6 @@ from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from tests.integration.log.entries import append, lane
 from tests.integration.log.harness import (
-    Proxy,
     RedisServer,
     RunningLog,
     append_request,
@@ -41,6 +35,7 @@ from tests.integration.log.harness import (
     stream_failure,
 )
 from tests.integration.log.history import History, judge_order
+from tests.integration.log.link import Proxy
 from tests.waiting import PATIENCE
 
 pytestmark = pytest.mark.promise("P1")

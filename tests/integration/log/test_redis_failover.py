@@ -20,7 +20,6 @@ from errata.log.store import RedisLog
 from errata.log.subscriber import Subscriber
 from errata.platform.failpoints import configure_failpoints
 from tests.integration.log.harness import (
-    Proxy,
     RunningLog,
     append_request,
     eventually,
@@ -31,6 +30,7 @@ from tests.integration.log.harness import (
     servers,
 )
 from tests.integration.log.history import History
+from tests.integration.log.link import Proxy
 from tests.integration.log.replicated import ReplicatedRedis
 from tests.integration.log.trimming import HEAD, STREAM, fill
 

@@ -24,8 +24,9 @@ from errata.platform.settings.security import SecuritySettings
 from errata_client._gen.errata.v1 import edit_log_pb2 as pb
 from errata_client._gen.errata.v1 import edit_log_pb2_grpc
 from tests.integration.log.entries import append, commit, lane, request
-from tests.integration.log.harness import Proxy, RedisServer, RunningLog, failure, running_log
+from tests.integration.log.harness import RedisServer, RunningLog, failure, running_log
 from tests.integration.log.history import judge_order
+from tests.integration.log.link import Proxy
 from tests.waiting import PATIENCE
 
 

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 import pytest
 import torch
 from records import records
-from torch import Tensor
+from torch import Tensor, nn
 
 from errata.editing.model.causal_lm import CausalLM
 from errata.editing.model.prompts import tokenise
 from errata.engine import offline
 from errata.engine.sampling import GREEDY
+from errata.errors import FitError
 from errata.evaluation.baselines.activations import activations
 from errata.evaluation.baselines.texts import own_texts
 from errata.evaluation.baselines.wise import SideMemory, Wise, WiseConfig, ties
@@ -166,6 +167,32 @@ def test_what_a_prompt_reads_holds_while_it_is_continued(llama: CausalLM) -> Non
     assert found == wanted != plain.generate([PAIRS[0][0]], number, [GREEDY])[0]
     later = _strengths(llama, delta, [[*ids, *written]], first=len(ids))
     assert float(later.min()) < float(strength), "some would not have been chosen on their own"
+
+
+def test_a_loss_that_is_not_finite_leaves_the_shard_as_it_was(llama: CausalLM) -> None:
+    system = Wise(llama, LEARNS)
+    system.edit(records()[:1])
+    before, least = system.shard.delta.clone(), system.shard.least
+    system._config = _with(learning_rate=1e38, bound=1e38)
+    with pytest.raises(FitError, match="lower the learning rate"):
+        system.edit(records()[1:2])
+    assert torch.equal(system.shard.delta, before)
+    assert (system.shard.least, system.shard.num_edits) == (least, 1)
+    assert not system.shard.delta.requires_grad
+
+
+def test_a_model_that_writes_no_text_is_refused(llama: CausalLM) -> None:
+    def end(_: nn.Module, args: object, logits: Tensor) -> Tensor:
+        ended = torch.full_like(logits, -1e9)
+        ended[..., min(llama.end_ids)] = 0
+        return ended
+
+    handle = llama.head.register_forward_hook(end)
+    try:
+        with pytest.raises(FitError, match="0 of 100 texts"):
+            Wise(llama, LEARNS)
+    finally:
+        handle.remove()
 
 
 def test_reset_forgets_all_edits(llama: CausalLM) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from errata.editing.lane.contract import LaneConfig, check_layer
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.prompts import pad_right, target_places, tokenise
-from errata.editing.model.replay import capture
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.evaluation.data.record import Record
 from errata.evaluation.systems import EditOutcome
 from errata.evaluation.systems.local import LocalModel
@@ -74,20 +74,10 @@ class ConstrainedFineTuning(LocalModel):
 
     def _loss(self, records: Sequence[Record], weight: float) -> Callable[[], Tensor]:
         """The sum over records of `weight` times the mean NLL of the new answer's tokens."""
-        model, layer = self.model, self._config.layer
-        rows = [tokenise(model, record.prompt, record.target_new) for record in records]
-        replay = capture(model, *pad_right(model, [row.ids for row in rows]), first=layer)
-        row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
-        sizes = torch.tensor([row.num_target for row in rows], device=model.device)
-        share = weight / sizes[row_of]
-
-        def loss() -> Tensor:
-            hidden = replay.run(replay.hidden, layer, model.num_layers)
-            logits = model.head(model.norm(hidden[row_of, column_of])).float()
-            nll = torch.nn.functional.cross_entropy(logits, label, reduction="none")
-            return (nll * share).sum()
-
-        return loss
+        rows = [tokenise(self.model, record.prompt, record.target_new) for record in records]
+        forced = TeacherForcing(self.model, rows, self._config.layer, bf16=False)
+        every = torch.arange(len(rows), device=self.model.device)
+        return lambda: weight * forced.losses(every)[0].sum()
 
     def _tune(self, parts: Sequence[Callable[[], Tensor]]) -> None:
         before, bound = self._weight.data.clone(), self._config.bound

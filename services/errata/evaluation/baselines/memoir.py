@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.prompts import pad_right, target_places, tokenise
-from errata.editing.model.replay import capture
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.evaluation.baselines.activations import (
     activations,
     added,
@@ -100,6 +100,7 @@ class Memoir(LocalModel):
 
         Raises:
             InvalidRequestError: no such layer.
+            FitError: as `own_texts`.
         """
         super().__init__(model)
         self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
@@ -164,8 +165,8 @@ class Memoir(LocalModel):
         """SGD on the columns of a mask; the others' gradients would be zero."""
         model, layer, config = self.model, self._layer, self._config
         rows = prefixed_rows(model, record, self._prefixes)
-        replay = capture(model, *pad_right(model, [row.ids for row in rows]), first=layer)
-        row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
+        forced = TeacherForcing(model, rows, layer, bf16=False)
+        every = torch.arange(len(rows), device=model.device)
         chosen = mask.nonzero()[:, 0]
         columns = self.memory[:, chosen].requires_grad_(True)
         optimiser = torch.optim.SGD([columns], config.learning_rate, weight_decay=_WEIGHT_DECAY)
@@ -177,9 +178,7 @@ class Memoir(LocalModel):
             for _ in range(config.steps):
                 optimiser.zero_grad()
                 with torch.enable_grad():
-                    hidden = replay.run(replay.hidden, layer, model.num_layers)
-                    logits = model.head(model.norm(hidden[row_of, column_of])).float()
-                    loss = nn.functional.cross_entropy(logits, label)
+                    loss = forced.losses(every)[0].mean()
                     loss.backward()
                 if float(loss.detach()) < config.stop_loss:
                     break

@@ -42,12 +42,12 @@ from time import perf_counter
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from errata.editing.lane.contract import LaneConfig
 from errata.editing.model.causal_lm import CausalLM
-from errata.editing.model.prompts import pad_right, target_places, tokenise
-from errata.editing.model.replay import capture
+from errata.editing.model.prompts import tokenise
+from errata.editing.model.teacher_forcing import TeacherForcing
 from errata.errors import FitError
 from errata.evaluation.baselines.activations import added, chosen_layer, prompt_means
 from errata.evaluation.baselines.texts import NUM_PREFIXES, own_texts, prefixed_rows
@@ -135,14 +135,12 @@ class Wise(LocalModel):
 
         Raises:
             InvalidRequestError: no such layer.
-            FitError: the model writes too few texts.
+            FitError: as `own_texts`.
         """
         super().__init__(model)
         self._config, self._layer = config, chosen_layer(model, config.layer, 27 / 32)
         texts = own_texts(model, config.seed)
         self._prefixes, self._others = texts[:NUM_PREFIXES], texts[NUM_PREFIXES:]
-        if not self._others:
-            raise FitError("the model hardly writes any text; choose another seed.")
         self.reset()
 
     @property
@@ -161,7 +159,6 @@ class Wise(LocalModel):
         self._generator = torch.Generator().manual_seed(self._config.seed)
         self._merged: list[SideMemory] = []
         self._full: list[SideMemory] = []
-        self._num_edits = 0
         self._open()
 
     def edit(self, records: Sequence[Record]) -> EditOutcome:
@@ -237,11 +234,11 @@ class Wise(LocalModel):
         """
         model, layer, config = self.model, self._layer, self._config
         rows = prefixed_rows(model, record, self._prefixes)
-        other = tokenise(model, self._others[self._num_edits % len(self._others)])
-        lengths = [*(len(row.prompt_ids) for row in rows), len(other.ids)]
-        all_ids = [*(row.ids for row in rows), other.ids]
-        replay = capture(model, *pad_right(model, all_ids), first=layer)
-        row_of, column_of, label = torch.tensor(target_places(rows), device=model.device).T
+        num_before = sum(memory.num_edits for memory in self.memories)
+        rows.append(tokenise(model, self._others[num_before % len(self._others)]))
+        lengths = [len(row.prompt_ids) for row in rows]
+        forced = TeacherForcing(model, rows, layer, bf16=False)
+        every = torch.arange(len(rows), device=model.device)
         delta = self.shard.delta.clone().requires_grad_(True)
         delta.register_hook(lambda gradient: gradient * self.mask)
         optimiser = torch.optim.SGD([delta], config.learning_rate)
@@ -256,9 +253,7 @@ class Wise(LocalModel):
             for _ in range(config.steps):
                 optimiser.zero_grad()
                 with torch.enable_grad():
-                    hidden = replay.run(replay.hidden, layer, model.num_layers)
-                    logits = model.head(model.norm(hidden[row_of, column_of])).float()
-                    nll = nn.functional.cross_entropy(logits, label)
+                    nll = forced.losses(every)[0][:-1].mean()  # the other text has no answer
                     loss = nll + self._margins(strengths[-1])
                     loss.backward()
                 if not loss.isfinite():
@@ -270,7 +265,6 @@ class Wise(LocalModel):
         self.shard.delta = delta.detach()
         self.shard.least = min(self.shard.least, float(strengths[-1][:-1].detach().mean()))
         self.shard.num_edits += 1
-        self._num_edits += 1
 
     def _margins(self, strengths: Tensor) -> Tensor:
         """The three margins of Δ (n + 1,): of an edit's n texts, and of the other text."""
