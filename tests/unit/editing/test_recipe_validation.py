@@ -58,7 +58,7 @@ def test_calibration_balances_claims_and_deferrals(llama: CausalLM) -> None:
         model.calibration.fill_(factor)
         return validate(model, llama, examples, nothing).retriever_score
 
-    best = float(model.calibration)
-    found = {n / 40: balance(n / 40) for n in range(20, 61)}
+    best = round(40 * float(model.calibration))
+    found = {n: balance(n / 40) for n in range(20, 61)}
     assert found[best] == pytest.approx(max(found.values()), abs=1e-6)
     assert len({round(score, 6) for score in found.values()}) > 1, "otherwise this shows nothing"
